@@ -1,0 +1,39 @@
+-- What the parts of install() share.
+
+CREATE FUNCTION run_tracker.revoke_all(relation regclass) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    grantee text;
+BEGIN
+    -- what ALTER DEFAULT PRIVILEGES may have granted on a new table, sequence or view
+    FOR grantee IN
+        SELECT DISTINCT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END
+        FROM pg_class c, aclexplode(c.relacl) a
+        WHERE c.oid = relation AND a.grantee <> c.relowner
+    LOOP
+        EXECUTE format('REVOKE ALL ON TABLE %s FROM %s', relation, grantee);
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION run_tracker.revoke_all(regclass) IS
+'Internal: revokes all privileges on a relation from everyone but its owner.';
+
+CREATE FUNCTION run_tracker.has_policy(relation regclass, policy text) RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$ SELECT EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = relation AND p.polname = policy) $$;
+COMMENT ON FUNCTION run_tracker.has_policy(regclass, text) IS 'Internal: does a table have a policy of that name?';
+
+CREATE FUNCTION run_tracker.install_policy(relation regclass) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF NOT run_tracker.has_policy(relation, 'own_rows') THEN
+        EXECUTE format('CREATE POLICY own_rows ON %s USING (user_id = (SELECT run_tracker.current_user_id()))', relation);
+        EXECUTE format('COMMENT ON POLICY own_rows ON %s IS %L', relation,
+                       'Users see and write their own rows; what they may write, grants say.');
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION run_tracker.install_policy(regclass) IS
+'Internal: creates the policy that all tables with rows of users have.';

@@ -1,0 +1,95 @@
+-- Step logs of runs.
+
+CREATE FUNCTION run_tracker.logs_before() RETURNS trigger
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'run_tracker_logs_before';
+COMMENT ON FUNCTION run_tracker.logs_before() IS
+'Trigger of run_tracker.logs: fills in owner, number, level and time, and checks level and sizes.';
+
+CREATE FUNCTION run_tracker.logs_after() RETURNS trigger
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'run_tracker_logs_after';
+COMMENT ON FUNCTION run_tracker.logs_after() IS
+'Trigger of run_tracker.logs: counts errors in the totals of the runs.';
+
+CREATE FUNCTION run_tracker.log_level_rank(level text) RETURNS integer
+LANGUAGE c IMMUTABLE PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'run_tracker_log_level_rank';
+COMMENT ON FUNCTION run_tracker.log_level_rank(text) IS
+'Rank of a log level: DEBUG 0, INFO 1, WARNING 2, ERROR 3, CRITICAL 4. 22023 for another word.';
+
+CREATE FUNCTION run_tracker.add_log(run_id uuid, message text, level text DEFAULT 'INFO', category text DEFAULT NULL,
+    step_name text DEFAULT NULL, details jsonb DEFAULT NULL, task_id uuid DEFAULT NULL)
+RETURNS bigint
+LANGUAGE c SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'run_tracker_add_log';
+COMMENT ON FUNCTION run_tracker.add_log(uuid, text, text, text, text, jsonb, uuid) IS
+'Appends a line to the log of a run and returns its number there. Levels are DEBUG, INFO, WARNING, ERROR and CRITICAL, else 22023; P0002 if there is no such run.';
+
+CREATE FUNCTION run_tracker.run_logs(run_id uuid, min_level text DEFAULT 'DEBUG', category text DEFAULT NULL)
+RETURNS TABLE (seq bigint, level text, message text, category text, step_name text, details jsonb, task_id uuid,
+               created_at timestamptz)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT l.seq, l.level, l.message, l.category, l.step_name, l.details, l.task_id, l.created_at
+    FROM run_tracker.logs l
+    WHERE l.run_id = run_logs.run_id
+      AND run_tracker.log_level_rank(l.level) >= (SELECT run_tracker.log_level_rank(COALESCE(min_level, 'DEBUG')))
+      AND (run_logs.category IS NULL OR l.category = run_logs.category)
+    ORDER BY l.seq
+$$;
+COMMENT ON FUNCTION run_tracker.run_logs(uuid, text, text) IS
+'The log of a run in the order in which it was written: lines of at least min_level (22023 if there is no such level), of one category if given. No rows for a run that the caller cannot see.';
+
+CREATE FUNCTION run_tracker.install_logs() RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET client_min_messages = warning
+AS $install$
+BEGIN
+    IF to_regclass('run_tracker.logs') IS NULL THEN
+        CREATE TABLE run_tracker.logs (
+            run_id uuid NOT NULL,
+            seq bigint NOT NULL,
+            user_id text NOT NULL,
+            task_id uuid,
+            level text NOT NULL,
+            message text NOT NULL,
+            category text,
+            step_name text,
+            details jsonb,
+            created_at timestamptz NOT NULL,
+            CONSTRAINT logs_pkey PRIMARY KEY (run_id, seq),
+            CONSTRAINT logs_run_id_user_id_fkey FOREIGN KEY (run_id, user_id)
+                REFERENCES run_tracker.runs (run_id, user_id) ON DELETE CASCADE,
+            CONSTRAINT logs_level_check CHECK (level IN ('DEBUG', 'INFO', 'WARNING', 'ERROR', 'CRITICAL'))
+        );
+        ALTER TABLE run_tracker.logs ENABLE ROW LEVEL SECURITY;
+        PERFORM run_tracker.revoke_all('run_tracker.logs');
+
+        COMMENT ON TABLE run_tracker.logs IS 'Step logs of runs.';
+        COMMENT ON COLUMN run_tracker.logs.run_id IS 'Run that the line belongs to.';
+        COMMENT ON COLUMN run_tracker.logs.seq IS 'Number within the run, ascending; filled in.';
+        COMMENT ON COLUMN run_tracker.logs.user_id IS 'Owner of the run; filled in.';
+        COMMENT ON COLUMN run_tracker.logs.task_id IS 'Task that the line is about; not checked.';
+        COMMENT ON COLUMN run_tracker.logs.level IS 'DEBUG, INFO (the default), WARNING, ERROR or CRITICAL.';
+        COMMENT ON COLUMN run_tracker.logs.message IS 'What happened.';
+        COMMENT ON COLUMN run_tracker.logs.category IS 'Grouping word of the application.';
+        COMMENT ON COLUMN run_tracker.logs.step_name IS 'Step in which it happened.';
+        COMMENT ON COLUMN run_tracker.logs.details IS 'Anything else.';
+        COMMENT ON COLUMN run_tracker.logs.created_at IS 'When the line was written (wall clock); filled in.';
+    END IF;
+
+    CREATE OR REPLACE TRIGGER zz_run_tracker_before BEFORE INSERT OR UPDATE ON run_tracker.logs
+        FOR EACH ROW EXECUTE FUNCTION run_tracker.logs_before();
+    CREATE OR REPLACE TRIGGER run_tracker_insert AFTER INSERT ON run_tracker.logs
+        REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION run_tracker.logs_after();
+    CREATE OR REPLACE TRIGGER run_tracker_update AFTER UPDATE ON run_tracker.logs
+        REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows
+        FOR EACH STATEMENT EXECUTE FUNCTION run_tracker.logs_after();
+    CREATE OR REPLACE TRIGGER run_tracker_delete AFTER DELETE ON run_tracker.logs
+        REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION run_tracker.logs_after();
+    CREATE OR REPLACE TRIGGER run_tracker_truncate AFTER TRUNCATE ON run_tracker.logs
+        FOR EACH STATEMENT EXECUTE FUNCTION run_tracker.after_truncate();
+    PERFORM run_tracker.install_policy('run_tracker.logs');
+END
+$install$;
+COMMENT ON FUNCTION run_tracker.install_logs() IS 'Internal: the part of install() for logs.';

@@ -1,0 +1,104 @@
+-- Who may do what.
+
+CREATE FUNCTION run_tracker.grant_functions(role regrole, functions text[]) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    function regprocedure;
+BEGIN
+    IF role IS NULL OR NOT EXISTS (SELECT FROM pg_roles r WHERE r.oid = role) THEN
+        RAISE EXCEPTION 'argument "role" must name a role' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    EXECUTE format('GRANT USAGE ON SCHEMA run_tracker TO %s', role);
+    FOR function IN
+        SELECT p.oid FROM pg_proc p
+        WHERE p.pronamespace = 'run_tracker'::regnamespace AND p.proname = ANY (functions)
+    LOOP
+        EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %s', function, role);
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION run_tracker.grant_functions(regrole, text[]) IS
+'Internal: lets a role use the schema and call functions of these names.';
+
+CREATE FUNCTION run_tracker.grant_reader(role regrole) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM run_tracker.grant_functions(role, '{tracker_version,current_user_id,is_service,lifecycle_diagram,
+        run_messages,run_logs,log_level_rank,check_totals}');
+    EXECUTE format('GRANT SELECT ON run_tracker.runs, run_tracker.tasks, run_tracker.messages, run_tracker.logs,
+        run_tracker.transitions, run_tracker.run_totals, run_tracker.open_runs, run_tracker.lifecycles,
+        run_tracker.installation, run_tracker.run_summary TO %s', role);
+END
+$$;
+COMMENT ON FUNCTION run_tracker.grant_reader(regrole) IS
+'Lets a role read the rows of its current_user_id(). For the owner of the extension.';
+
+CREATE FUNCTION run_tracker.grant_client(role regrole) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM run_tracker.grant_reader(role);
+    PERFORM run_tracker.grant_functions(role, '{uuidv7,create_run,start_run,complete_run,fail_run,cancel_run,retry_run,
+        transition_run,update_progress,create_task,start_task,complete_task,fail_task,cancel_task,add_message,add_log}');
+    -- never phase, attempt, timestamps and durations: they are computed
+    EXECUTE format('GRANT INSERT (run_id, user_id, lifecycle, status, kind, name, workflow_id, session_id, subject_id,
+            parent_run_id, priority, scheduled_at, inputs, settings, variables, plan, result, reflections, metrics,
+            metadata, progress, current_step, error, error_detail, max_attempts, timeout, max_duration, worker),
+        UPDATE (status, kind, name, workflow_id, session_id, subject_id, parent_run_id, priority, scheduled_at, inputs,
+            settings, variables, plan, result, reflections, metrics, metadata, progress, current_step, error,
+            error_detail, max_attempts, timeout, max_duration, worker),
+        DELETE ON run_tracker.runs TO %s', role);
+    EXECUTE format('GRANT INSERT (run_id, task_id, user_id, parent_task_id, lifecycle, status, service, name, operation,
+            provider, model, response_model, request, response, result, input_tokens, output_tokens, total_tokens,
+            cache_read_input_tokens, cache_creation_input_tokens, reasoning_output_tokens, cost, cost_source,
+            finish_reason, response_id, error, error_detail, time_to_first_token_ms, metadata),
+        UPDATE (run_id, parent_task_id, status, service, name, operation, provider, model, response_model, request,
+            response, result, input_tokens, output_tokens, total_tokens, cache_read_input_tokens,
+            cache_creation_input_tokens, reasoning_output_tokens, cost, cost_source, finish_reason, response_id, error,
+            error_detail, time_to_first_token_ms, metadata),
+        DELETE ON run_tracker.tasks TO %s', role);
+    EXECUTE format('GRANT INSERT (run_id, user_id, task_id, role, name, content, parts, metadata),
+        UPDATE (task_id, role, name, content, parts, metadata), DELETE ON run_tracker.messages TO %s', role);
+    EXECUTE format('GRANT INSERT (run_id, user_id, task_id, level, message, category, step_name, details)
+        ON run_tracker.logs TO %s', role);
+END
+$$;
+COMMENT ON FUNCTION run_tracker.grant_client(regrole) IS
+'Lets a role read, create and change the runs of its current_user_id(), and what belongs to them; not what is computed. For the owner of the extension.';
+
+CREATE FUNCTION run_tracker.grant_service(role regrole) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    tab regclass;
+    roles text;
+BEGIN
+    PERFORM run_tracker.grant_client(role);
+    PERFORM run_tracker.grant_functions(role, '{define_lifecycle,drop_lifecycle,rebuild_totals,closing_status}');
+    FOR tab IN
+        SELECT c.oid FROM pg_class c
+        WHERE c.relnamespace = 'run_tracker'::regnamespace AND c.relkind IN ('r', 'p')
+          AND c.relname IN ('runs', 'tasks', 'messages', 'logs', 'transitions', 'run_totals', 'open_runs', 'lifecycles')
+    LOOP
+        -- bookkeeping is for triggers to write
+        IF tab = ANY ('{run_tracker.transitions,run_tracker.run_totals,run_tracker.open_runs}'::regclass[]) THEN
+            EXECUTE format('GRANT SELECT ON %s TO %s', tab, role);
+        ELSE
+            EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON %s TO %s', tab, role);
+        END IF;
+        IF run_tracker.has_policy(tab, 'service_rows') THEN
+            SELECT string_agg(DISTINCT r::regrole::text, ', ') INTO roles
+            FROM pg_policy p, unnest(p.polroles || role::oid) r
+            WHERE p.polrelid = tab AND p.polname = 'service_rows';
+            EXECUTE format('ALTER POLICY service_rows ON %s TO %s', tab, roles);
+        ELSE
+            EXECUTE format('CREATE POLICY service_rows ON %s TO %s USING (true)', tab, role);
+            EXECUTE format('COMMENT ON POLICY service_rows ON %s IS %L', tab, 'Services see and write the rows of all users.');
+        END IF;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION run_tracker.grant_service(regrole) IS
+'Lets a role act for every user, define lifecycles, and insert runs and tasks that are finished already. For the owner of the extension.';

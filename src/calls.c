@@ -1,0 +1,198 @@
+/*-------------------------------------------------------------------------
+ *
+ * calls.c
+ *		What the functions that applications call have in common.
+ *
+ * They run as the caller, under row level security, with the search_path that
+ * CREATE FUNCTION pins for them.  Rules are not checked here but by the triggers,
+ * which hold for every client; a function only finds the row, decides whether
+ * there is anything to do, and writes.
+ *
+ * Memory: plans are kept for the life of the backend.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "run_tracker.h"
+
+#include "utils/builtins.h"
+
+#include "calls.h"
+
+/* Run a query with the first plan->nargs of args.  The caller is connected to SPI. */
+void
+rt_plan_execute(RtPlan *plan, const NullableDatum *args, int expected, bool read_only)
+{
+	Datum		values[RT_MAX_ARGS];
+	char		nulls[RT_MAX_ARGS];
+	int			result;
+
+	if (plan->plan == NULL)
+	{
+		SPIPlanPtr	prepared = SPI_prepare(plan->sql, plan->nargs, plan->types);
+
+		if (prepared == NULL)
+			elog(ERROR, "could not prepare \"%s\": %s", plan->sql,
+				 SPI_result_code_string(SPI_result));
+		SPI_keepplan(prepared);
+		plan->plan = prepared;
+	}
+	for (int i = 0; i < plan->nargs; i++)
+	{
+		values[i] = args[i].value;
+		nulls[i] = args[i].isnull ? 'n' : ' ';
+	}
+	result = SPI_execute_plan(plan->plan, values, nulls, read_only, 0);
+	if (result != expected)
+		ereport(ERROR,
+				(errcode(ERRCODE_INTERNAL_ERROR),
+				 errmsg("unexpected result of \"%s\": %s", plan->sql,
+						SPI_result_code_string(result)),
+				 errhint("A rule may have rewritten the query.")));
+}
+
+/* 22023 if an argument is null that must not be. */
+void
+rt_call_require(FunctionCallInfo fcinfo, int arg, const char *name)
+{
+	if (PG_ARGISNULL(arg))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("argument \"%s\" must not be null", name)));
+}
+
+/* Insert a row with the arguments of the call, and return the one by-value or uuid result. */
+Datum
+rt_call_insert(RtPlan *plan, FunctionCallInfo fcinfo, RtTableId table)
+{
+	Datum		result;
+	bool		isnull;
+
+	(void) rt_table(table);
+	SPI_connect();
+	rt_plan_execute(plan, fcinfo->args, SPI_OK_INSERT_RETURNING, false);
+	if (SPI_processed != 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_INTERNAL_ERROR),
+				 errmsg("no row was inserted into table \"%s\"", rt_table_name(table)),
+				 errhint("A trigger may have suppressed it.")));
+	result = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+	if (SPI_gettypeid(SPI_tuptable->tupdesc, 1) == UUIDOID)
+		result = SPI_datumTransfer(result, false, UUID_LEN);
+	SPI_finish();
+	return result;
+}
+
+/* Fence off a writer of an earlier attempt: RT003. */
+void
+rt_call_check_attempt(FunctionCallInfo fcinfo, int arg, int32 current, const char *table)
+{
+	if (!PG_ARGISNULL(arg) && PG_GETARG_INT32(arg) != current)
+		ereport(ERROR,
+				(errcode(ERRCODE_RT_STALE_ATTEMPT),
+				 errmsg("stale attempt"),
+				 errdetail("The %s is at attempt %d, the caller works on attempt %d.", table,
+						   current, PG_GETARG_INT32(arg)),
+				 errhint("Somebody else has taken over; stop working on it.")));
+}
+
+/* What a status-changing call found, in SPI's memory. */
+typedef struct Found
+{
+	const RtLifecycle *lifecycle;
+	int			state;
+	int32		attempt;
+} Found;
+
+/* Find and lock the row of a call; P0002 if the caller cannot see one. */
+static void
+find_row(FunctionCallInfo fcinfo, const RtMoveCall *call, Found *found)
+{
+	HeapTuple	tuple;
+	TupleDesc	desc;
+	bool		isnull;
+
+	(void) rt_table(call->table);
+	rt_plan_execute(call->find, fcinfo->args, SPI_OK_SELECT, false);
+	if (SPI_processed == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_NO_DATA_FOUND),
+				 errmsg("%s not found", call->word),
+				 errdetail("There is no %s %s that you may change.", call->word,
+						   rt_uuid_string(PG_GETARG_DATUM(0)))));
+	tuple = SPI_tuptable->vals[0];
+	desc = SPI_tuptable->tupdesc;
+	found->lifecycle = rt_lifecycle_get(SPI_getbinval(tuple, desc, 1, &isnull));
+	found->state =
+		rt_lifecycle_state_required(found->lifecycle, SPI_getbinval(tuple, desc, 2, &isnull));
+	found->attempt = DatumGetInt32(SPI_getbinval(tuple, desc, 3, &isnull));
+	rt_call_check_attempt(fcinfo, call->attempt_arg, found->attempt, call->word);
+}
+
+/* The state to go to; -1 if the row is where it should be already; RT001 if there is no way. */
+static int
+find_target(const RtMoveCall *call, const Found *found)
+{
+	const RtLifecycle *lifecycle = found->lifecycle;
+	RtPhase		phase = lifecycle->states[found->state].phase;
+
+	if (call->status != (Datum) 0)
+	{
+		int			to = rt_lifecycle_state_required(lifecycle, call->status);
+
+		if (to == found->state)
+			return -1;
+		if (!rt_lifecycle_allows(lifecycle, found->state, to))
+			rt_lifecycle_refuse(lifecycle, found->state, lifecycle->states[to].name, call->word);
+		return to;
+	}
+
+	if (phase == call->wanted[0])
+		return -1;
+	/* "again" means: from a finished state only */
+	if (!call->again || !RT_PHASE_IS_OPEN(phase))
+	{
+		for (int i = 0; i < call->nwanted; i++)
+		{
+			int			to = rt_lifecycle_next(lifecycle, found->state, call->wanted[i]);
+
+			if (to >= 0)
+				return to;
+		}
+	}
+	rt_lifecycle_refuse(lifecycle, found->state, rt_phase_names[call->wanted[0]], call->word);
+	return -1;					/* keep compiler quiet */
+}
+
+/*
+ * The whole of a call that changes a status: find the row and lock it, choose the
+ * target, update.  Argument 0 of the call is the id; the update gets the id, the new
+ * status, and then extra.  False if there was nothing to do.
+ */
+bool
+rt_call_move(FunctionCallInfo fcinfo, const RtMoveCall *call, const NullableDatum *extra,
+			 int nextra)
+{
+	NullableDatum args[RT_MAX_ARGS];
+	Found		found;
+	int			to;
+
+	rt_call_require(fcinfo, 0, call->table == RT_runs ? "run_id" : "task_id");
+	SPI_connect();
+	find_row(fcinfo, call, &found);
+	to = find_target(call, &found);
+	if (to >= 0)
+	{
+		args[0] = fcinfo->args[0];
+		args[1].value = CStringGetTextDatum(found.lifecycle->states[to].name);
+		args[1].isnull = false;
+		memcpy(&args[2], extra, sizeof(NullableDatum) * nextra);
+		rt_plan_execute(call->update, args, SPI_OK_UPDATE, false);
+		if (SPI_processed != 1)
+			ereport(ERROR,
+					(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+					 errmsg("%s was not updated", call->word),
+					 errhint("A policy or a trigger may have suppressed the update.")));
+	}
+	SPI_finish();
+	return to >= 0;
+}

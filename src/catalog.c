@@ -1,0 +1,223 @@
+/*-------------------------------------------------------------------------
+ *
+ * catalog.c
+ *		Where the tables of run_tracker are: OIDs and column numbers, and scans
+ *		by primary key.
+ *
+ * The tables are ordinary tables of the user's: they can be dropped, created
+ * again and altered while backends are running.  So nothing here is fixed: a
+ * relcache callback, registered once, marks an entry invalid, and the next user
+ * looks the names up again.  Columns are found by name, since dropped and added
+ * columns shift numbers.
+ *
+ * Memory: one static array.  A pointer that rt_table() returns stays valid; its
+ * contents may change when invalidations are accepted, so callers must not keep
+ * column numbers across calls that can run other SQL.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "run_tracker.h"
+
+#include "access/stratnum.h"
+#include "access/tableam.h"
+#include "catalog/namespace.h"
+#include "catalog/partition.h"
+#include "catalog/pg_class.h"
+#include "executor/executor.h"
+#include "utils/fmgroids.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+
+#include "catalog.h"
+
+#define RT_NAME(t) #t,
+static const char *const table_names[RT_NTABLES] = {RT_TABLES(RT_NAME)};
+#undef RT_NAME
+
+#define RT_COLUMN_NAME(t, c) #c,
+#define RT_COLUMN_NAMES(t)                                                                         \
+	static const char *const columns_##t[] = {RT_COLUMNS_##t(RT_COLUMN_NAME)};
+RT_TABLES(RT_COLUMN_NAMES)
+#undef RT_COLUMN_NAMES
+#undef RT_COLUMN_NAME
+
+#define RT_COLUMN_LIST(t) {columns_##t, lengthof(columns_##t)},
+static const struct
+{
+	const char *const *names;
+	int			count;
+}			table_columns[RT_NTABLES] = {RT_TABLES(RT_COLUMN_LIST)};
+#undef RT_COLUMN_LIST
+
+StaticAssertDecl(RT_NCOLUMNS_runs <= RT_MAX_COLUMNS && RT_NCOLUMNS_tasks <= RT_MAX_COLUMNS,
+				 "RT_MAX_COLUMNS is too small");
+
+static RtTable tables[RT_NTABLES];
+static uint64 lifecycle_generation = 1;
+
+/*
+ * Relcache callback: only mark what may have changed.  Nothing may be looked
+ * up here.
+ */
+static void
+invalidate(Datum arg, Oid relid)
+{
+	for (int i = 0; i < RT_NTABLES; i++)
+	{
+		if (relid == InvalidOid || relid == tables[i].relid)
+		{
+			tables[i].valid = false;
+			if (i == RT_lifecycles)
+				lifecycle_generation++;
+		}
+	}
+}
+
+/* Register the callback; once per backend. */
+void
+rt_catalog_init(void)
+{
+	CacheRegisterRelcacheCallback(invalidate, (Datum) 0);
+}
+
+/* The name of a table, for messages. */
+const char *
+rt_table_name(RtTableId id)
+{
+	return table_names[id];
+}
+
+/*
+ * A number that changes whenever the definition of a lifecycle may have
+ * changed.
+ */
+uint64
+rt_lifecycle_generation(void)
+{
+	AcceptInvalidationMessages();
+	return lifecycle_generation;
+}
+
+/*
+ * OID and column numbers of a table; an error with a way out when the table or
+ * a column is missing.
+ */
+const RtTable *
+rt_table(RtTableId id)
+{
+	RtTable    *table = &tables[id];
+
+	while (!table->valid)
+	{
+		Oid			nsp = get_namespace_oid(RT_SCHEMA, true);
+
+		table->relid = OidIsValid(nsp) ? get_relname_relid(table_names[id], nsp) : InvalidOid;
+		if (!OidIsValid(table->relid))
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("table %s.%s does not exist", RT_SCHEMA, table_names[id]),
+					 errhint("Run SELECT run_tracker.install() to create the tables.")));
+
+		/* set first: an invalidation during the look-ups below clears it */
+		table->valid = true;
+		for (int i = 0; i < table_columns[id].count; i++)
+		{
+			table->att[i] = get_attnum(table->relid, table_columns[id].names[i]);
+			if (table->att[i] == InvalidAttrNumber)
+			{
+				table->valid = false;
+				ereport(ERROR,
+						(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+						 errmsg("table %s.%s has no column \"%s\"",
+								RT_SCHEMA,
+								table_names[id],
+								table_columns[id].names[i]),
+						 errhint("Run SELECT run_tracker.install() to bring the tables to version %s.",
+								 RT_VERSION)));
+			}
+		}
+	}
+
+	return table;
+}
+
+/*
+ * Check that a trigger function was called as it was meant to be: as a trigger,
+ * at the right moment, and on our table.  Without the last check, anyone could
+ * attach it to a table of their own.  Returns the table.
+ */
+const RtTable *
+rt_trigger_check(FunctionCallInfo fcinfo, RtTableId id, uint32 when, const char *function)
+{
+	TriggerData *trigdata = (TriggerData *) fcinfo->context;
+	const RtTable *table;
+	Relation	rel;
+
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("function \"%s\" can only be called as a trigger", function)));
+
+	if ((trigdata->tg_event & (TRIGGER_EVENT_ROW | TRIGGER_EVENT_TIMINGMASK)) != when)
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("function \"%s\" was called at the wrong moment", function),
+				 errdetail("It must be a %s trigger.",
+						   when == RT_BEFORE_ROW ? "BEFORE ROW" : "AFTER STATEMENT")));
+
+	table = rt_table(id);
+	rel = trigdata->tg_relation;
+	if (RelationGetRelid(rel) != table->relid &&
+		!(rel->rd_rel->relispartition &&
+		  list_member_oid(get_partition_ancestors(RelationGetRelid(rel)), table->relid)))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("function \"%s\" can only be a trigger of table %s.%s",
+						function,
+						RT_SCHEMA,
+						table_names[id]),
+				 errtable(rel)));
+
+	return table;
+}
+
+/*
+ * Begin to scan the rows of one run in the order of the table's primary key.
+ * The caller holds a lock on rel, and ends the scan with rt_probe_end().
+ */
+void
+rt_probe_begin(RtProbe *probe, Relation rel, Datum run_id, Snapshot snapshot)
+{
+	ScanKeyData key;
+
+	/* this fills in rd_pkindex */
+	list_free(RelationGetIndexList(rel));
+	if (!OidIsValid(rel->rd_pkindex))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("table \"%s\" has no primary key", RelationGetRelationName(rel)),
+				 errtable(rel)));
+
+	probe->rel = rel;
+	probe->index = index_open(rel->rd_pkindex, AccessShareLock);
+	probe->slot = table_slot_create(rel, NULL);
+	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_UUID_EQ, run_id);
+	probe->scan = rt_index_beginscan(rel, probe->index, snapshot, 1);
+	index_rescan(probe->scan, &key, 1, NULL, 0);
+}
+
+/* Store the next row in probe->slot; false at the end. */
+bool
+rt_probe_next(RtProbe *probe, ScanDirection direction)
+{
+	return index_getnext_slot(probe->scan, direction, probe->slot);
+}
+
+/* End a scan. */
+void
+rt_probe_end(RtProbe *probe)
+{
+	index_endscan(probe->scan);
+	ExecDropSingleTupleTableSlot(probe->slot);
+	index_close(probe->index, AccessShareLock);
+}

@@ -1,0 +1,73 @@
+/*-------------------------------------------------------------------------
+ *
+ * compat.h
+ *		Differences between PostgreSQL 15, 16, 17 and 18, one entry per change.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef RT_COMPAT_H
+#define RT_COMPAT_H
+
+#if PG_VERSION_NUM < 150000
+#error "run_tracker requires PostgreSQL 15 or later"
+#endif
+
+/* 16: the macros for variable-length values moved out of postgres.h */
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"
+#endif
+
+/* 16: permissions of range table entries became nodes of their own */
+#if PG_VERSION_NUM >= 160000
+#include "parser/parse_relation.h"
+#endif
+
+/* 16: EvalPlanQualInit learnt about the result relations */
+#if PG_VERSION_NUM >= 160000
+#define rt_EvalPlanQualInit(epq, estate) EvalPlanQualInit(epq, estate, NULL, NIL, -1, NIL)
+#else
+#define rt_EvalPlanQualInit(epq, estate) EvalPlanQualInit(epq, estate, NULL, NIL, -1)
+#endif
+
+/* 17: a backend is known by its ProcNumber, counted from 0, not by its BackendId */
+#if PG_VERSION_NUM >= 170000
+#include "storage/procnumber.h"
+#define RT_MY_BACKEND ((int) MyProcNumber + 1)
+#else
+#include "storage/backendid.h"
+#define RT_MY_BACKEND ((int) MyBackendId)
+#endif
+
+/* 17: the JSON lexer is a struct of the caller's and must be freed */
+#if PG_VERSION_NUM >= 170000
+#define rt_json_lexer(json, len) makeJsonLexContextCstringLen(NULL, json, len, GetDatabaseEncoding(), true)
+#else
+#define rt_json_lexer(json, len) makeJsonLexContextCstringLen(json, len, GetDatabaseEncoding(), true)
+#endif
+
+/* 16: callbacks of the JSON parser report success or failure */
+#if PG_VERSION_NUM >= 160000
+#define RT_JSON_CALLBACK JsonParseErrorType
+#define RT_JSON_CALLBACK_DONE return JSON_SUCCESS
+#else
+#define RT_JSON_CALLBACK void
+#define RT_JSON_CALLBACK_DONE return
+#endif
+
+/* 18: index scans can carry instrumentation */
+#if PG_VERSION_NUM >= 180000
+#define rt_index_beginscan(heap, index, snapshot, nkeys)                                           \
+	index_beginscan(heap, index, snapshot, NULL, nkeys, 0)
+#else
+#define rt_index_beginscan(heap, index, snapshot, nkeys)                                           \
+	index_beginscan(heap, index, snapshot, nkeys, 0)
+#endif
+
+/* 18: a library can say its name and version */
+#if PG_VERSION_NUM >= 180000
+#define RT_MODULE_MAGIC PG_MODULE_MAGIC_EXT(.name = "run_tracker", .version = RT_VERSION)
+#else
+#define RT_MODULE_MAGIC PG_MODULE_MAGIC
+#endif
+
+#endif /* RT_COMPAT_H */

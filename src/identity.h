@@ -1,0 +1,16 @@
+/*-------------------------------------------------------------------------
+ *
+ * identity.h
+ *		Who is calling.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef RT_IDENTITY_H
+#define RT_IDENTITY_H
+
+extern char *rt_identity_user(void);
+extern bool rt_identity_is_service(void);
+extern bool rt_identity_owns(Datum user_id);
+extern char *rt_identity_actor(void);
+
+#endif /* RT_IDENTITY_H */

@@ -1,0 +1,235 @@
+/*-------------------------------------------------------------------------
+ *
+ * messages.c
+ *		Messages of conversations.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "run_tracker.h"
+
+#include "access/table.h"
+#include "access/tableam.h"
+#include "executor/executor.h"
+#include "executor/spi.h"
+#include "mb/pg_wchar.h"
+#include "utils/builtins.h"
+#include "utils/jsonb.h"
+#include "utils/snapmgr.h"
+#include "utils/tuplestore.h"
+
+#include "calls.h"
+#include "open_runs.h"
+#include "runs.h"
+#include "sequence.h"
+#include "totals.h"
+#include "writer.h"
+
+PG_FUNCTION_INFO_V1(run_tracker_messages_before);
+PG_FUNCTION_INFO_V1(run_tracker_messages_after);
+PG_FUNCTION_INFO_V1(run_tracker_add_message);
+PG_FUNCTION_INFO_V1(run_tracker_run_messages);
+
+/* characters of the first message that make the name of a run */
+#define RT_NAME_LENGTH 80
+
+/* BEFORE INSERT OR UPDATE FOR EACH ROW on messages: owner, number, sound values. */
+Datum
+run_tracker_messages_before(PG_FUNCTION_ARGS)
+{
+	const RtTable *t = rt_trigger_check(fcinfo, RT_messages, RT_BEFORE_ROW, "messages_before");
+	TriggerData *trigdata = (TriggerData *) fcinfo->context;
+	AttrNumber	role = RT_ATT(t, messages, role);
+	AttrNumber	seq = RT_ATT(t, messages, seq);
+	RtRow		row;
+
+	rt_row_begin(&row, trigdata, t);
+	rt_row_require(&row, role);
+	if (VARSIZE_ANY_EXHDR(DatumGetTextPP(rt_row_get(&row, role))) == 0)
+		rt_row_violation(&row, role, "A message needs a role, such as user or assistant.");
+	if (rt_row_isnull(&row, RT_ATT(t, messages, content)) &&
+		rt_row_isnull(&row, RT_ATT(t, messages, parts)))
+		rt_row_violation(&row, RT_ATT(t, messages, content),
+						 "A message needs a content, or parts.");
+	rt_row_check_json(&row, RT_ATT(t, messages, parts), true);
+	rt_row_check_json(&row, RT_ATT(t, messages, metadata), false);
+	rt_row_check_size(&row);
+
+	if (TRIGGER_FIRED_BY_INSERT(trigdata->tg_event))
+	{
+		rt_run_adopt(&row, RT_ATT(t, messages, run_id), RT_ATT(t, messages, user_id));
+		rt_row_default(&row, RT_ATT(t, messages, created_at),
+					   TimestampTzGetDatum(GetCurrentTimestamp()));
+		if (rt_row_isnull(&row, seq))
+			rt_row_set(&row, seq,
+					   Int64GetDatum(rt_sequence_next(row.rel, seq,
+													  rt_row_get(&row, RT_ATT(t, messages, run_id)))));
+	}
+	return rt_row_end(&row);
+}
+
+static void
+message_contribution(RtDelta *delta, TupleTableSlot *row, const RtTable *t, int sign)
+{
+	bool		isnull;
+	TimestampTz created_at =
+		DatumGetTimestampTz(slot_getattr(row, RT_ATT(t, messages, created_at), &isnull));
+
+	rt_delta_count(delta, RT_COUNT_MESSAGES, sign);
+	if (sign > 0 && created_at > delta->last_message_at)
+		delta->last_message_at = created_at;
+}
+
+/* The beginning of a message, on one line, as the name of its run; NULL if there is none. */
+static char *
+make_name(text *content)
+{
+	char	   *data = VARDATA_ANY(content);
+	int			len = VARSIZE_ANY_EXHDR(content);
+	char	   *name;
+	int			n = 0;
+
+	len = pg_mbcharcliplen(data, len, RT_NAME_LENGTH);
+	name = palloc(len + 1);
+	for (int i = 0; i < len; i++)
+	{
+		/* no multibyte character of a server encoding contains an ASCII byte */
+		bool		space = data[i] == ' ' || data[i] == '\n' || data[i] == '\r' || data[i] == '\t';
+
+		if (space && (n == 0 || name[n - 1] == ' '))
+			continue;
+		name[n++] = space ? ' ' : data[i];
+	}
+	while (n > 0 && name[n - 1] == ' ')
+		n--;
+	name[n] = '\0';
+	return n > 0 ? name : NULL;
+}
+
+/*
+ * Name a run, if it has no name.  If somebody else holds the row of the run, the next
+ * message of a user gives the name: adding a message never waits for that.
+ */
+static void
+name_run(const pg_uuid_t *run_id, const char *name)
+{
+	RtWriter	writer;
+	Snapshot	snapshot = rt_latest_snapshot();
+	RtProbe		probe;
+
+	rt_writer_open(&writer, RT_runs);
+	rt_probe_begin(&probe, writer.rel, UUIDPGetDatum(run_id), snapshot);
+	if (rt_probe_next(&probe, ForwardScanDirection))
+	{
+		bool		isnull;
+		AttrNumber	att = RT_ATT(writer.table, runs, name);
+
+		(void) slot_getattr(probe.slot, att, &isnull);
+		if (isnull && rt_row_lock(writer.rel, probe.slot, snapshot, LockTupleNoKeyExclusive, false))
+		{
+			rt_writer_copy(&writer, probe.slot);
+			rt_writer_set(&writer, att, CStringGetTextDatum(name), false);
+			rt_writer_update(&writer, probe.slot);
+		}
+	}
+	rt_probe_end(&probe);
+	UnregisterSnapshot(snapshot);
+	rt_writer_close(&writer);
+}
+
+/* Name the runs that got the first message of their user. */
+static void
+name_runs(TriggerData *trigdata, const RtTable *t)
+{
+	Tuplestorestate *rows = trigdata->tg_newtable;
+	TupleTableSlot *slot =
+		MakeSingleTupleTableSlot(RelationGetDescr(trigdata->tg_relation), &TTSOpsMinimalTuple);
+	pg_uuid_t	last = {{0}};
+
+	tuplestore_select_read_pointer(rows, tuplestore_alloc_read_pointer(rows, EXEC_FLAG_REWIND));
+	tuplestore_rescan(rows);
+	while (tuplestore_gettupleslot(rows, true, false, slot))
+	{
+		bool		isnull;
+		text	   *role = DatumGetTextPP(slot_getattr(slot, RT_ATT(t, messages, role), &isnull));
+		Datum		content;
+		pg_uuid_t	run_id;
+		RtRunInfo	run;
+		char	   *name;
+
+		if (VARSIZE_ANY_EXHDR(role) != 4 || memcmp(VARDATA_ANY(role), "user", 4) != 0)
+			continue;
+		content = slot_getattr(slot, RT_ATT(t, messages, content), &isnull);
+		if (isnull)
+			continue;
+		run_id = *DatumGetUUIDP(slot_getattr(slot, RT_ATT(t, messages, run_id), &isnull));
+		if (memcmp(&last, &run_id, sizeof(pg_uuid_t)) == 0)
+			continue;
+		last = run_id;
+		if (rt_run_lookup(&run_id, &run) && !run.named &&
+			(name = make_name(DatumGetTextPP(content))) != NULL)
+			name_run(&run_id, name);
+	}
+	ExecDropSingleTupleTableSlot(slot);
+}
+
+/* AFTER INSERT, UPDATE or DELETE FOR EACH STATEMENT on messages: totals, names of runs. */
+Datum
+run_tracker_messages_after(PG_FUNCTION_ARGS)
+{
+	const RtTable *t =
+		rt_trigger_check(fcinfo, RT_messages, RT_AFTER_STATEMENT, "messages_after");
+	TriggerData *trigdata = (TriggerData *) fcinfo->context;
+
+	rt_sequence_release();
+	rt_fold_statement(trigdata, t, RT_ATT(t, messages, run_id), message_contribution);
+	if (TRIGGER_FIRED_BY_INSERT(trigdata->tg_event))
+		name_runs(trigdata, t);
+	return PointerGetDatum(NULL);
+}
+
+/* add_message(run_id, role, content, task_id, parts, name, metadata) → seq */
+Datum
+run_tracker_add_message(PG_FUNCTION_ARGS)
+{
+	static RtPlan plan = {
+		"INSERT INTO run_tracker.messages (run_id, role, content, task_id, parts, name, metadata) "
+		"VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING seq",
+		7,
+		{UUIDOID, TEXTOID, TEXTOID, UUIDOID, JSONBOID, TEXTOID, JSONBOID}};
+
+	rt_call_require(fcinfo, 0, "run_id");
+	rt_call_require(fcinfo, 1, "role");
+	rt_run_require(PG_GETARG_DATUM(0));
+	return rt_call_insert(&plan, fcinfo, RT_messages);
+}
+
+/* run_messages(run_id) → the conversation as a JSON array, oldest message first */
+Datum
+run_tracker_run_messages(PG_FUNCTION_ARGS)
+{
+	static RtPlan plan = {
+		"SELECT COALESCE(jsonb_agg(jsonb_build_object("
+		"'role', m.role, 'content', m.content, 'timestamp', m.created_at, 'taskId', m.task_id, "
+		"'metadata', COALESCE(m.metadata, '{}') || jsonb_strip_nulls(jsonb_build_object("
+		"'tokens', t.total_tokens, 'cost', t.cost, "
+		"'timeToFirstToken', t.time_to_first_token_ms, 'totalTime', t.duration_ms))) "
+		"|| CASE WHEN m.name IS NULL THEN '{}' ELSE jsonb_build_object('name', m.name) END "
+		"|| CASE WHEN m.parts IS NULL THEN '{}' ELSE jsonb_build_object('parts', m.parts) END "
+		"ORDER BY m.seq), '[]') "
+		"FROM run_tracker.messages m LEFT JOIN run_tracker.tasks t "
+		"ON t.run_id = m.run_id AND t.task_id = m.task_id AND m.role = 'assistant' "
+		"WHERE m.run_id = $1",
+		1,
+		{UUIDOID}};
+	Datum		result;
+	bool		isnull;
+
+	rt_call_require(fcinfo, 0, "run_id");
+	rt_run_require(PG_GETARG_DATUM(0));
+	SPI_connect();
+	rt_plan_execute(&plan, fcinfo->args, SPI_OK_SELECT, true);
+	result = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+	result = SPI_datumTransfer(result, false, -1);
+	SPI_finish();
+	PG_RETURN_DATUM(result);
+}

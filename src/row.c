@@ -1,0 +1,202 @@
+/*-------------------------------------------------------------------------
+ *
+ * row.c
+ *		The row that a BEFORE ROW trigger looks at and changes.
+ *
+ * The row is taken apart once, changed in place and, only if it was changed, put
+ * together again.  Memory: the per-tuple context of the executor.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "run_tracker.h"
+
+#include "access/detoast.h"
+#include "access/htup_details.h"
+#include "utils/datum.h"
+#include "utils/jsonb.h"
+
+#include "row.h"
+
+/* Take apart the row, or rows, that a trigger was called for. */
+void
+rt_row_begin(RtRow *row, TriggerData *trigdata, const RtTable *table)
+{
+	TupleDesc	desc = RelationGetDescr(trigdata->tg_relation);
+	bool		update = TRIGGER_FIRED_BY_UPDATE(trigdata->tg_event);
+
+	row->rel = trigdata->tg_relation;
+	row->table = table;
+	row->tuple = update ? trigdata->tg_newtuple : trigdata->tg_trigtuple;
+	row->old = update ? trigdata->tg_trigtuple : NULL;
+	row->changed = false;
+	row->values = palloc(desc->natts * sizeof(Datum));
+	row->nulls = palloc(desc->natts * sizeof(bool));
+	heap_deform_tuple(row->tuple, desc, row->values, row->nulls);
+	if (update)
+	{
+		row->old_values = palloc(desc->natts * sizeof(Datum));
+		row->old_nulls = palloc(desc->natts * sizeof(bool));
+		heap_deform_tuple(row->old, desc, row->old_values, row->old_nulls);
+	}
+}
+
+/* The result of the trigger: the row as it is now. */
+Datum
+rt_row_end(RtRow *row)
+{
+	HeapTuple	tuple;
+
+	if (!row->changed)
+		return PointerGetDatum(row->tuple);
+
+	tuple = heap_form_tuple(RelationGetDescr(row->rel), row->values, row->nulls);
+	tuple->t_data->t_ctid = row->tuple->t_data->t_ctid;
+	tuple->t_self = row->tuple->t_self;
+	tuple->t_tableOid = row->tuple->t_tableOid;
+	return PointerGetDatum(tuple);
+}
+
+/* Set a column. */
+void
+rt_row_set(RtRow *row, AttrNumber att, Datum value)
+{
+	row->values[att - 1] = value;
+	row->nulls[att - 1] = false;
+	row->changed = true;
+}
+
+/* Set a column to null. */
+void
+rt_row_set_null(RtRow *row, AttrNumber att)
+{
+	if (!row->nulls[att - 1])
+	{
+		row->values[att - 1] = (Datum) 0;
+		row->nulls[att - 1] = true;
+		row->changed = true;
+	}
+}
+
+/* Set a column if it is null. */
+void
+rt_row_default(RtRow *row, AttrNumber att, Datum value)
+{
+	if (row->nulls[att - 1])
+		rt_row_set(row, att, value);
+}
+
+/* Is a column different from what it was? */
+bool
+rt_row_differs(const RtRow *row, AttrNumber att)
+{
+	Form_pg_attribute attr = TupleDescAttr(RelationGetDescr(row->rel), att - 1);
+
+	if (row->nulls[att - 1] != row->old_nulls[att - 1])
+		return true;
+	if (row->nulls[att - 1])
+		return false;
+	return !datum_image_eq(row->values[att - 1], row->old_values[att - 1], attr->attbyval,
+						   attr->attlen);
+}
+
+/*
+ * Keep a column as it was: what the tracker computes is not for others to write.
+ * Silently, since applications that maintain such columns themselves may go on.
+ */
+void
+rt_row_keep(RtRow *row, AttrNumber att)
+{
+	if (rt_row_differs(row, att))
+	{
+		row->values[att - 1] = row->old_values[att - 1];
+		row->nulls[att - 1] = row->old_nulls[att - 1];
+		row->changed = true;
+	}
+}
+
+/* Does the UPDATE change nothing at all? */
+bool
+rt_row_unchanged(const RtRow *row)
+{
+	HeapTupleHeader new = row->tuple->t_data;
+	HeapTupleHeader old = row->old->t_data;
+
+	return !row->changed && row->tuple->t_len == row->old->t_len && new->t_hoff == old->t_hoff &&
+		   HeapTupleHeaderGetNatts(new) == HeapTupleHeaderGetNatts(old) &&
+		   (new->t_infomask & HEAP_HASNULL) == (old->t_infomask & HEAP_HASNULL) &&
+		   memcmp((char *) new + SizeofHeapTupleHeader,
+				  (char *) old + SizeofHeapTupleHeader,
+				  row->tuple->t_len - SizeofHeapTupleHeader) == 0;
+}
+
+/* Refuse values larger than run_tracker.max_payload; values that stay are not looked at. */
+void
+rt_row_check_size(const RtRow *row)
+{
+	TupleDesc	desc = RelationGetDescr(row->rel);
+	int64		limit = (int64) rt_max_payload_kb * 1024;
+
+	/* a small tuple with nothing stored outside cannot hold large values, even compressed */
+	if (!HeapTupleHasExternal(row->tuple) && row->tuple->t_len * INT64CONST(256) < limit)
+		return;
+
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute attr = TupleDescAttr(desc, i);
+		int64		size;
+
+		if (attr->attlen != -1 || attr->attisdropped || row->nulls[i] ||
+			(row->old && !row->old_nulls[i] && row->values[i] == row->old_values[i]))
+			continue;
+		size = (int64) toast_raw_datum_size(row->values[i]) - VARHDRSZ;
+		if (size > limit)
+			ereport(ERROR,
+					(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+					 errmsg("payload of column \"%s\" is too large", NameStr(attr->attname)),
+					 errdetail("The value has %lld bytes, at most %lld are allowed.",
+							   (long long) size, (long long) limit),
+					 errhint("Store large values elsewhere and keep their address, or raise "
+							 "run_tracker.max_payload."),
+					 errtablecol(row->rel, i + 1)));
+	}
+}
+
+/* Refuse a null where a value is needed. */
+void
+rt_row_require(const RtRow *row, AttrNumber att)
+{
+	if (row->nulls[att - 1])
+		ereport(ERROR,
+				(errcode(ERRCODE_NOT_NULL_VIOLATION),
+				 errmsg("column \"%s\" of table \"%s\" must not be null",
+						NameStr(TupleDescAttr(RelationGetDescr(row->rel), att - 1)->attname),
+						RelationGetRelationName(row->rel)),
+				 errtablecol(row->rel, att)));
+}
+
+/* Refuse JSON of another type than "object" or "array" in a column; null is no value. */
+void
+rt_row_check_json(const RtRow *row, AttrNumber att, bool array)
+{
+	Jsonb	   *json;
+
+	if (rt_row_isnull(row, att) || (row->old && !rt_row_differs(row, att)))
+		return;
+	json = DatumGetJsonbP(rt_row_get(row, att));
+	if (array ? (JB_ROOT_IS_ARRAY(json) && !JB_ROOT_IS_SCALAR(json)) : JB_ROOT_IS_OBJECT(json))
+		return;
+	rt_row_violation(row, att, psprintf("It must be a JSON %s.", array ? "array" : "object"));
+}
+
+/* Refuse a value of a column, as a CHECK constraint would, but saying what is wrong. */
+void
+rt_row_violation(const RtRow *row, AttrNumber att, const char *detail)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_CHECK_VIOLATION),
+			 errmsg("invalid value of column \"%s\" of table \"%s\"",
+					NameStr(TupleDescAttr(RelationGetDescr(row->rel), att - 1)->attname),
+					RelationGetRelationName(row->rel)),
+			 errdetail("%s", detail),
+			 errtablecol(row->rel, att)));
+}

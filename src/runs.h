@@ -1,0 +1,66 @@
+/*-------------------------------------------------------------------------
+ *
+ * runs.h
+ *		Runs, as the other parts see them.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef RT_RUNS_H
+#define RT_RUNS_H
+
+#include "row.h"
+
+/* What children need to know of their run. */
+typedef struct RtRunInfo
+{
+	Datum		user_id;		/* palloc'd text */
+	RtPhase		phase;
+	bool		named;
+} RtRunInfo;
+
+/* A run as the bookkeeping sees it; everything palloc'd, Datum 0 is null. */
+typedef struct RtRun
+{
+	pg_uuid_t	run_id;
+	Datum		user_id;
+	Datum		lifecycle;
+	Datum		status;
+	RtPhase		phase;
+	Datum		kind;
+	Datum		worker;
+	Datum		error;
+	int32		priority;
+	int32		attempt;
+	TimestampTz created_at;
+	TimestampTz scheduled_at;	/* DT_NOBEGIN: not scheduled */
+	TimestampTz started_at;		/* DT_NOBEGIN: not started */
+	Datum		timeout;
+	Datum		max_duration;
+} RtRun;
+
+extern bool rt_run_lookup(const pg_uuid_t *run_id, RtRunInfo *info);
+extern bool rt_run_fetch(const pg_uuid_t *run_id, RtRun *run);
+extern void rt_run_require(Datum run_id);
+extern void rt_run_require_open(const pg_uuid_t *run_id, bool lock);
+extern void rt_run_adopt(RtRow *row, AttrNumber run_id_att, AttrNumber user_id_att);
+extern void rt_run_decode(RtRun *run, TupleTableSlot *row, const RtTable *table);
+
+/* transitions.c */
+typedef struct RtTransition
+{
+	pg_uuid_t	run_id;
+	Datum		user_id;
+	const pg_uuid_t *task_id;	/* NULL: of the run itself */
+	Datum		from;
+	Datum		to;
+	int32		attempt;
+	Datum		reason;			/* 0: none */
+	TimestampTz since;			/* when the old status began; of a run, looked up */
+} RtTransition;
+
+extern void rt_transitions_write(const RtTransition *transitions, int n);
+
+/* tasks.c */
+extern void rt_tasks_close(const pg_uuid_t *run_ids, int n);
+
+#endif /* RT_RUNS_H */

@@ -1,0 +1,496 @@
+/*-------------------------------------------------------------------------
+ *
+ * tasks.c
+ *		Triggers of tasks (model calls): lifecycle, tokens and cost, totals.
+ *
+ * A task that is completed touches its own row and a slot of its run's totals,
+ * never the run: see totals.c for the locking protocol, and runs.c for how open
+ * tasks and the end of their run exclude each other.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "run_tracker.h"
+
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/pg_collation.h"
+#include "catalog/pg_type.h"
+#include "common/int.h"
+#include "executor/executor.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/hsearch.h"
+#include "utils/memutils.h"
+#include "utils/numeric.h"
+#include "utils/snapmgr.h"
+#include "utils/tuplestore.h"
+
+#include "identity.h"
+#include "open_runs.h"
+#include "runs.h"
+#include "totals.h"
+#include "writer.h"
+
+PG_FUNCTION_INFO_V1(run_tracker_tasks_before);
+PG_FUNCTION_INFO_V1(run_tracker_tasks_after);
+
+/* ----------------------------------------------------------------
+ * BEFORE ROW
+ * ----------------------------------------------------------------
+ */
+
+/* A number of tokens or milliseconds; 0 for null, 23514 if negative. */
+static int64
+amount(const RtRow *row, AttrNumber att)
+{
+	int64		value;
+
+	if (rt_row_isnull(row, att))
+		return 0;
+	value = DatumGetInt64(rt_row_get(row, att));
+	if (value < 0)
+		rt_row_violation(row, att, psprintf("The value is %lld, it must not be negative.",
+											(long long) value));
+	return value;
+}
+
+static void
+check_values(const RtRow *row)
+{
+	const RtTable *t = row->table;
+	int64		input = amount(row, RT_ATT(t, tasks, input_tokens));
+	int64		output = amount(row, RT_ATT(t, tasks, output_tokens));
+	int64		cache_read = amount(row, RT_ATT(t, tasks, cache_read_input_tokens));
+	int64		cache_creation = amount(row, RT_ATT(t, tasks, cache_creation_input_tokens));
+	int64		reasoning = amount(row, RT_ATT(t, tasks, reasoning_output_tokens));
+	int64		cached;
+	AttrNumber	cost = RT_ATT(t, tasks, cost);
+
+	(void) amount(row, RT_ATT(t, tasks, total_tokens));
+	(void) amount(row, RT_ATT(t, tasks, time_to_first_token_ms));
+
+	if (!rt_row_isnull(row, RT_ATT(t, tasks, input_tokens)) &&
+		(pg_add_s64_overflow(cache_read, cache_creation, &cached) || cached > input))
+		rt_row_violation(row, RT_ATT(t, tasks, input_tokens),
+						 psprintf("Input tokens include cached ones: %lld input tokens are fewer "
+								  "than %lld read from and %lld written to the cache.",
+								  (long long) input, (long long) cache_read,
+								  (long long) cache_creation));
+	if (!rt_row_isnull(row, RT_ATT(t, tasks, output_tokens)) && reasoning > output)
+		rt_row_violation(row, RT_ATT(t, tasks, output_tokens),
+						 psprintf("Output tokens include reasoning: %lld output tokens are fewer "
+								  "than %lld reasoning tokens.",
+								  (long long) output, (long long) reasoning));
+
+	if (!rt_row_isnull(row, cost) && (row->old == NULL || rt_row_differs(row, cost)))
+	{
+		Datum		value = rt_row_get(row, cost);
+		char	   *text;
+
+		if (numeric_is_nan(DatumGetNumeric(value)) || numeric_is_inf(DatumGetNumeric(value)) ||
+			DatumGetBool(DirectFunctionCall2(numeric_lt, value,
+											 DirectFunctionCall1(int8_numeric, Int64GetDatum(0)))))
+		{
+			text = DatumGetCString(DirectFunctionCall1(numeric_out, value));
+			rt_row_violation(row, cost,
+							 psprintf("The cost is %s, it must be a number that is not negative.",
+									  text));
+		}
+	}
+
+	rt_row_check_json(row, RT_ATT(t, tasks, metadata), false);
+	rt_row_check_size(row);
+}
+
+/* The total is the sum of input and output unless the client says otherwise. */
+static void
+set_total_tokens(RtRow *row)
+{
+	const RtTable *t = row->table;
+	AttrNumber	input = RT_ATT(t, tasks, input_tokens);
+	AttrNumber	output = RT_ATT(t, tasks, output_tokens);
+	AttrNumber	total = RT_ATT(t, tasks, total_tokens);
+	int64		sum;
+
+	if (rt_row_isnull(row, input) && rt_row_isnull(row, output))
+		return;
+	if (!rt_row_isnull(row, total))
+	{
+		/* follow a correction, if the total was the sum before and is not set itself */
+		if (row->old == NULL || rt_row_differs(row, total) ||
+			!(rt_row_differs(row, input) || rt_row_differs(row, output)) ||
+			DatumGetInt64(row->old_values[total - 1]) !=
+				(row->old_nulls[input - 1] ? 0 : DatumGetInt64(row->old_values[input - 1])) +
+					(row->old_nulls[output - 1] ? 0 : DatumGetInt64(row->old_values[output - 1])))
+			return;
+	}
+	if (pg_add_s64_overflow(amount(row, input), amount(row, output), &sum))
+		ereport(ERROR,
+				(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE), errmsg("total tokens out of range"),
+				 errtablecol(row->rel, total)));
+	rt_row_set(row, total, Int64GetDatum(sum));
+}
+
+/* A retried model call begins with nothing of the last one. */
+static void
+clear_last_call(RtRow *row)
+{
+	const RtTable *t = row->table;
+	AttrNumber	columns[] = {
+		RT_ATT(t, tasks, response), RT_ATT(t, tasks, input_tokens), RT_ATT(t, tasks, output_tokens),
+		RT_ATT(t, tasks, total_tokens), RT_ATT(t, tasks, cache_read_input_tokens),
+		RT_ATT(t, tasks, cache_creation_input_tokens), RT_ATT(t, tasks, reasoning_output_tokens),
+		RT_ATT(t, tasks, cost), RT_ATT(t, tasks, cost_source), RT_ATT(t, tasks, finish_reason),
+		RT_ATT(t, tasks, response_id), RT_ATT(t, tasks, time_to_first_token_ms)};
+
+	for (int i = 0; i < lengthof(columns); i++)
+		if (!rt_row_differs(row, columns[i]))
+			rt_row_set_null(row, columns[i]);
+}
+
+/* The first text of a response that is still under way: that was the first token. */
+static void
+note_first_token(RtRow *row)
+{
+	const RtTable *t = row->table;
+	AttrNumber	response = RT_ATT(t, tasks, response);
+	AttrNumber	started_at = RT_ATT(t, tasks, started_at);
+	AttrNumber	first = RT_ATT(t, tasks, time_to_first_token_ms);
+
+	if (!rt_row_isnull(row, response) && row->old_nulls[response - 1] &&
+		rt_row_isnull(row, first) && !rt_row_isnull(row, started_at) &&
+		RT_PHASE_IS_OPEN(rt_phase_decode(rt_row_get(row, RT_ATT(t, tasks, phase)))))
+		rt_row_set(row, first,
+				   Int64GetDatum(rt_elapsed_ms(DatumGetTimestampTz(rt_row_get(row, started_at)),
+											   GetCurrentTimestamp())));
+}
+
+/* BEFORE INSERT OR UPDATE FOR EACH ROW on tasks: the lifecycle, and derived columns. */
+Datum
+run_tracker_tasks_before(PG_FUNCTION_ARGS)
+{
+	const RtTable *t = rt_trigger_check(fcinfo, RT_tasks, RT_BEFORE_ROW, "tasks_before");
+	TriggerData *trigdata = (TriggerData *) fcinfo->context;
+	RtStatusColumns c = RT_STATUS_COLUMNS(t, tasks);
+	RtRow		row;
+
+	rt_row_begin(&row, trigdata, t);
+	if (TRIGGER_FIRED_BY_INSERT(trigdata->tg_event))
+	{
+		AttrNumber	task_id = RT_ATT(t, tasks, task_id);
+
+		check_values(&row);
+		rt_run_adopt(&row, RT_ATT(t, tasks, run_id), RT_ATT(t, tasks, user_id));
+		if (rt_row_isnull(&row, task_id))
+		{
+			pg_uuid_t  *id = palloc(sizeof(pg_uuid_t));
+
+			rt_uuid_generate(id);
+			rt_row_set(&row, task_id, UUIDPGetDatum(id));
+		}
+		(void) rt_status_insert(&row, &c, "task", rt_identity_is_service());
+	}
+	else
+	{
+		check_values(&row);
+		if (rt_status_update(&row, &c, "task") == RT_MOVE_RETRY)
+			clear_last_call(&row);
+		else
+			note_first_token(&row);
+	}
+	set_total_tokens(&row);
+	return rt_row_end(&row);
+}
+
+/* ----------------------------------------------------------------
+ * AFTER STATEMENT
+ * ----------------------------------------------------------------
+ */
+
+static void
+count_column(RtDelta *delta, RtCounter counter, TupleTableSlot *row, AttrNumber att, int sign)
+{
+	bool		isnull;
+	Datum		value = slot_getattr(row, att, &isnull);
+
+	if (!isnull)
+		rt_delta_count(delta, counter, sign * DatumGetInt64(value));
+}
+
+/* What a task counts: as open, or else with its outcome, tokens and cost. */
+static void
+task_contribution(RtDelta *delta, TupleTableSlot *row, const RtTable *t, int sign)
+{
+	bool		isnull;
+	Datum		value;
+	RtPhase		phase = rt_phase_decode(slot_getattr(row, RT_ATT(t, tasks, phase), &isnull));
+
+	if (RT_PHASE_IS_OPEN(phase))
+	{
+		rt_delta_count(delta, RT_COUNT_OPEN_TASKS, sign);
+		return;
+	}
+	if (phase == RT_SUCCEEDED)
+		rt_delta_count(delta, RT_COUNT_TASKS, sign);
+	else if (phase != RT_CANCELLED)
+		rt_delta_count(delta, RT_COUNT_FAILED_TASKS, sign);
+
+	count_column(delta, RT_COUNT_INPUT_TOKENS, row, RT_ATT(t, tasks, input_tokens), sign);
+	count_column(delta, RT_COUNT_OUTPUT_TOKENS, row, RT_ATT(t, tasks, output_tokens), sign);
+	count_column(delta, RT_COUNT_TOTAL_TOKENS, row, RT_ATT(t, tasks, total_tokens), sign);
+	value = slot_getattr(row, RT_ATT(t, tasks, cost), &isnull);
+	if (!isnull)
+		rt_delta_cost(delta, value, sign);
+}
+
+typedef struct OldTask
+{
+	pg_uuid_t	task_id;		/* key */
+	Datum		status;
+	TimestampTz since;
+} OldTask;
+
+static TimestampTz
+status_since(TupleTableSlot *row, const RtTable *t)
+{
+	AttrNumber	columns[] = {RT_ATT(t, tasks, finished_at), RT_ATT(t, tasks, started_at),
+							 RT_ATT(t, tasks, created_at)};
+	bool		isnull;
+	Datum		value = (Datum) 0;
+
+	for (int i = 0; i < lengthof(columns); i++)
+	{
+		value = slot_getattr(row, columns[i], &isnull);
+		if (!isnull)
+			break;
+	}
+	return DatumGetTimestampTz(value);
+}
+
+static Datum
+copy_text(TupleTableSlot *row, AttrNumber att)
+{
+	bool		isnull;
+	Datum		value = slot_getattr(row, att, &isnull);
+
+	return isnull ? (Datum) 0 : PointerGetDatum(PG_DETOAST_DATUM_COPY(value));
+}
+
+/*
+ * Record the status changes of tasks.  Old and new rows are paired by task_id;
+ * a task whose id was changed is taken for another one.
+ */
+static void
+record_transitions(TriggerData *trigdata, const RtTable *t)
+{
+	Relation	rel = trigdata->tg_relation;
+	TupleTableSlot *slot = MakeSingleTupleTableSlot(RelationGetDescr(rel), &TTSOpsMinimalTuple);
+	HASHCTL		ctl = {0};
+	HTAB	   *tasks;
+	RtTransition *transitions;
+	int			n = 0;
+	bool		isnull;
+
+	ctl.keysize = sizeof(pg_uuid_t);
+	ctl.entrysize = sizeof(OldTask);
+	ctl.hcxt = CurrentMemoryContext;
+	tasks = hash_create("run_tracker old tasks", 64, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+
+	tuplestore_select_read_pointer(trigdata->tg_oldtable,
+								   tuplestore_alloc_read_pointer(trigdata->tg_oldtable,
+																 EXEC_FLAG_REWIND));
+	tuplestore_rescan(trigdata->tg_oldtable);
+	while (tuplestore_gettupleslot(trigdata->tg_oldtable, true, false, slot))
+	{
+		Datum		id = slot_getattr(slot, RT_ATT(t, tasks, task_id), &isnull);
+		OldTask    *old = hash_search(tasks, DatumGetUUIDP(id), HASH_ENTER, NULL);
+
+		old->status = copy_text(slot, RT_ATT(t, tasks, status));
+		old->since = status_since(slot, t);
+	}
+
+	transitions = MemoryContextAllocHuge(CurrentMemoryContext,
+										 sizeof(RtTransition) *
+											 Max(hash_get_num_entries(tasks), 1));
+	tuplestore_select_read_pointer(trigdata->tg_newtable,
+								   tuplestore_alloc_read_pointer(trigdata->tg_newtable,
+																 EXEC_FLAG_REWIND));
+	tuplestore_rescan(trigdata->tg_newtable);
+	while (tuplestore_gettupleslot(trigdata->tg_newtable, true, false, slot))
+	{
+		Datum		id = slot_getattr(slot, RT_ATT(t, tasks, task_id), &isnull);
+		OldTask    *old = hash_search(tasks, DatumGetUUIDP(id), HASH_FIND, NULL);
+		Datum		status = copy_text(slot, RT_ATT(t, tasks, status));
+		RtTransition *transition;
+		RtPhase		phase;
+
+		CHECK_FOR_INTERRUPTS();
+		if (old == NULL ||
+			DatumGetBool(DirectFunctionCall2Coll(texteq, C_COLLATION_OID, old->status, status)))
+			continue;
+		phase = rt_phase_decode(slot_getattr(slot, RT_ATT(t, tasks, phase), &isnull));
+		transition = &transitions[n++];
+		transition->run_id =
+			*DatumGetUUIDP(slot_getattr(slot, RT_ATT(t, tasks, run_id), &isnull));
+		transition->user_id = copy_text(slot, RT_ATT(t, tasks, user_id));
+		transition->task_id = &old->task_id;
+		transition->from = old->status;
+		transition->to = status;
+		transition->attempt =
+			DatumGetInt32(slot_getattr(slot, RT_ATT(t, tasks, attempt), &isnull));
+		transition->reason =
+			RT_PHASE_IS_OPEN(phase) ? (Datum) 0 : copy_text(slot, RT_ATT(t, tasks, error));
+		transition->since = old->since;
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	rt_transitions_write(transitions, n);
+	hash_destroy(tasks);
+}
+
+/*
+ * AFTER INSERT, UPDATE or DELETE FOR EACH STATEMENT on tasks: totals of the runs,
+ * and the check that runs with new open tasks are open.
+ */
+Datum
+run_tracker_tasks_after(PG_FUNCTION_ARGS)
+{
+	const RtTable *t = rt_trigger_check(fcinfo, RT_tasks, RT_AFTER_STATEMENT, "tasks_after");
+	TriggerData *trigdata = (TriggerData *) fcinfo->context;
+	AttrNumber	run_id = RT_ATT(t, tasks, run_id);
+	RtFold	   *fold = rt_fold_begin();
+	RtDelta   **deltas;
+	int			n;
+
+	if (trigdata->tg_oldtable)
+		rt_fold_rows(fold, trigdata->tg_oldtable, trigdata->tg_relation, t, run_id,
+					 task_contribution, -1);
+	if (trigdata->tg_newtable)
+		rt_fold_rows(fold, trigdata->tg_newtable, trigdata->tg_relation, t, run_id,
+					 task_contribution, 1);
+	n = rt_fold_deltas(fold, &deltas);
+
+	for (int i = 0; i < n; i++)
+	{
+		if (deltas[i]->counts[RT_COUNT_OPEN_TASKS] > 0)
+			rt_run_require_open(&deltas[i]->run_id,
+								!TRIGGER_FIRED_BY_INSERT(trigdata->tg_event));
+		/* a response is a message, too, for whoever sorts conversations by their last one */
+		if (deltas[i]->counts[RT_COUNT_TASKS] > 0 && trigdata->tg_newtable)
+			deltas[i]->last_message_at = GetCurrentTimestamp();
+	}
+
+	rt_totals_apply(deltas, n);
+	if (trigdata->tg_newtable)
+		rt_open_runs_touch(deltas, n);
+	if (rt_task_transitions && TRIGGER_FIRED_BY_UPDATE(trigdata->tg_event))
+		record_transitions(trigdata, t);
+	rt_fold_end(fold);
+	return PointerGetDatum(NULL);
+}
+
+/* ----------------------------------------------------------------
+ * The end of a run
+ * ----------------------------------------------------------------
+ */
+
+/* Has the run open tasks, according to its totals? */
+static bool
+has_open_tasks(Relation totals, const RtTable *t, const pg_uuid_t *run_id, Snapshot snapshot)
+{
+	RtProbe		probe;
+	int64		open = 0;
+
+	rt_probe_begin(&probe, totals, UUIDPGetDatum(run_id), snapshot);
+	while (rt_probe_next(&probe, ForwardScanDirection))
+	{
+		bool		isnull;
+
+		open += DatumGetInt64(slot_getattr(probe.slot, RT_ATT(t, run_totals, open_task_count),
+										   &isnull));
+	}
+	rt_probe_end(&probe);
+	return open != 0;
+}
+
+/*
+ * End the open tasks of runs that have ended, as the owner of the tables.  The
+ * caller's transaction holds FOR UPDATE on the runs, so no open task can be added
+ * any more; those added before are committed.  Under REPEATABLE READ they may be too
+ * new for the transaction's snapshot: the crosscheck then raises 40001.
+ */
+void
+rt_tasks_close(const pg_uuid_t *run_ids, int n)
+{
+	static SPIPlanPtr plan = NULL;
+	Relation	totals;
+	Snapshot	snapshot;
+	RtOwnerSwitch save;
+	Datum	   *ids = palloc(sizeof(Datum) * Max(n, 1));
+	Datum		arg;
+	int			nids = 0;
+
+	if (n == 0)
+		return;
+
+	totals = table_open(rt_table(RT_run_totals)->relid, AccessShareLock);
+	snapshot = rt_latest_snapshot();
+	for (int i = 0; i < n; i++)
+		if (has_open_tasks(totals, rt_table(RT_run_totals), &run_ids[i], snapshot))
+			ids[nids++] = UUIDPGetDatum(&run_ids[i]);
+	table_close(totals, AccessShareLock);
+	if (nids == 0)
+	{
+		UnregisterSnapshot(snapshot);
+		return;
+	}
+	arg = PointerGetDatum(construct_array(ids, nids, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR));
+
+	SPI_connect();
+	totals = table_open(rt_table(RT_tasks)->relid, RowExclusiveLock);
+	rt_owner_enter(&save, totals);
+	if (plan == NULL)
+	{
+		Oid			types[1] = {UUIDARRAYOID};
+
+		plan = SPI_prepare(
+			"UPDATE run_tracker.tasks t SET "
+			"status = run_tracker.closing_status(t.lifecycle, t.status, r.phase), "
+			"error = COALESCE(t.error, 'run ' OPERATOR(pg_catalog.||) r.status) "
+			"FROM run_tracker.runs r WHERE r.run_id OPERATOR(pg_catalog.=) ANY ($1) "
+			"AND t.run_id OPERATOR(pg_catalog.=) r.run_id "
+			"AND t.run_id OPERATOR(pg_catalog.=) ANY ($1) "
+			"AND t.phase OPERATOR(pg_catalog.=) ANY "
+			"('{queued,active,waiting}'::pg_catalog.text[])",
+			1, types);
+		if (plan == NULL)
+			elog(ERROR, "could not prepare: %s", SPI_result_code_string(SPI_result));
+		SPI_keepplan(plan);
+	}
+
+	rt_status_closing = true;
+	PG_TRY();
+	{
+		int			result;
+
+		result = SPI_execute_snapshot(plan, &arg, NULL, snapshot,
+									  IsolationUsesXactSnapshot() ? GetTransactionSnapshot()
+																  : InvalidSnapshot,
+									  false, true, 0);
+		if (result != SPI_OK_UPDATE)
+			elog(ERROR, "could not close tasks: %s", SPI_result_code_string(result));
+	}
+	PG_FINALLY();
+	{
+		rt_status_closing = false;
+	}
+	PG_END_TRY();
+
+	rt_owner_leave(&save);
+	UnregisterSnapshot(snapshot);
+	table_close(totals, NoLock);
+	SPI_finish();
+}

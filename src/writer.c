@@ -1,0 +1,246 @@
+/*-------------------------------------------------------------------------
+ *
+ * writer.c
+ *		Writing rows of the bookkeeping tables without planning a query.
+ *
+ * Bookkeeping rows are found by primary key and written one at a time, in the
+ * middle of somebody's statement.  The executor's routines for logical
+ * replication do exactly that, and keep everything that the owner may have added
+ * to these tables working: triggers, constraints, indexes, generated columns.
+ * An SPI query would do the same several times slower.
+ *
+ * Whoever caused the write has no privileges on these tables: the writer acts as
+ * their owner, from rt_writer_open() to rt_writer_close().  If an error gets in
+ * between, the abort of the (sub)transaction restores the user.
+ *
+ * Memory: all of a writer lives in the context that was current when it was
+ * opened, and goes with rt_writer_close().
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "run_tracker.h"
+
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "nodes/makefuncs.h"
+#include "nodes/parsenodes.h"
+#include "utils/snapmgr.h"
+
+#include "writer.h"
+
+/*
+ * Become the owner of a table.  SECURITY_NOFORCE_RLS because FORCE ROW LEVEL
+ * SECURITY would hide rows even from the owner, silently.
+ */
+void
+rt_owner_enter(RtOwnerSwitch *save, Relation rel)
+{
+	GetUserIdAndSecContext(&save->userid, &save->sec_context);
+	SetUserIdAndSecContext(rel->rd_rel->relowner,
+						   save->sec_context | SECURITY_LOCAL_USERID_CHANGE | SECURITY_NOFORCE_RLS);
+}
+
+/* Become who one was before rt_owner_enter(). */
+void
+rt_owner_leave(const RtOwnerSwitch *save)
+{
+	SetUserIdAndSecContext(save->userid, save->sec_context);
+}
+
+/* Build what the executor's routines want to have around a table. */
+static EState *
+make_estate(Relation rel, ResultRelInfo **rri)
+{
+	EState	   *estate = CreateExecutorState();
+	RangeTblEntry *rte = makeNode(RangeTblEntry);
+#if PG_VERSION_NUM >= 160000
+	List	   *perminfos = NIL;
+#endif
+
+	rte->rtekind = RTE_RELATION;
+	rte->relid = RelationGetRelid(rel);
+	rte->relkind = rel->rd_rel->relkind;
+	rte->rellockmode = RowExclusiveLock;
+
+#if PG_VERSION_NUM >= 180000
+	addRTEPermissionInfo(&perminfos, rte);
+	ExecInitRangeTable(estate, list_make1(rte), perminfos, bms_make_singleton(1));
+#elif PG_VERSION_NUM >= 160000
+	addRTEPermissionInfo(&perminfos, rte);
+	ExecInitRangeTable(estate, list_make1(rte), perminfos);
+#else
+	ExecInitRangeTable(estate, list_make1(rte));
+#endif
+
+	*rri = makeNode(ResultRelInfo);
+	InitResultRelInfo(*rri, rel, 1, NULL, 0);
+	return estate;
+}
+
+/*
+ * Open a table for writing, as its owner.  The caller has an active snapshot,
+ * and calls rt_writer_close().
+ */
+void
+rt_writer_open(RtWriter *writer, RtTableId id)
+{
+	RtOwnerSwitch save;
+
+	writer->table = rt_table(id);
+	writer->rel = table_open(writer->table->relid, RowExclusiveLock);
+	/* locking may have accepted invalidations */
+	writer->table = rt_table(id);
+
+	writer->estate = make_estate(writer->rel, &writer->rri);
+	ExecOpenIndices(writer->rri, false);
+	/* triggers that are fired for it find it here */
+	writer->estate->es_opened_result_relations = list_make1(writer->rri);
+	writer->slot = MakeSingleTupleTableSlot(RelationGetDescr(writer->rel), &TTSOpsVirtual);
+
+	rt_owner_enter(&save, writer->rel);
+	writer->save_userid = save.userid;
+	writer->save_sec_context = save.sec_context;
+	AfterTriggerBeginQuery();
+}
+
+/*
+ * Fire the triggers that the writes queued, if any, become the caller again, and
+ * make the writes visible to what follows in this transaction.
+ */
+void
+rt_writer_close(RtWriter *writer)
+{
+	RtOwnerSwitch save = {writer->save_userid, writer->save_sec_context};
+
+	/* as ExecutorFinish does: triggers must see the rows */
+	AfterTriggerEndQuery(writer->estate);
+	rt_owner_leave(&save);
+
+	ExecCloseResultRelations(writer->estate);
+	ExecDropSingleTupleTableSlot(writer->slot);
+	ExecResetTupleTable(writer->estate->es_tupleTable, false);
+	FreeExecutorState(writer->estate);
+	table_close(writer->rel, NoLock);
+	CommandCounterIncrement();
+}
+
+/* Start a row with all columns null. */
+void
+rt_writer_blank(RtWriter *writer)
+{
+	int			natts = RelationGetDescr(writer->rel)->natts;
+
+	ExecClearTuple(writer->slot);
+	memset(writer->slot->tts_values, 0, natts * sizeof(Datum));
+	memset(writer->slot->tts_isnull, true, natts * sizeof(bool));
+}
+
+/* Start a row as a copy of another; the values stay in the other's memory. */
+void
+rt_writer_copy(RtWriter *writer, TupleTableSlot *row)
+{
+	int			natts = RelationGetDescr(writer->rel)->natts;
+
+	ExecClearTuple(writer->slot);
+	slot_getallattrs(row);
+	memcpy(writer->slot->tts_values, row->tts_values, natts * sizeof(Datum));
+	memcpy(writer->slot->tts_isnull, row->tts_isnull, natts * sizeof(bool));
+}
+
+/* Set a column of the row begun. */
+void
+rt_writer_set(RtWriter *writer, AttrNumber att, Datum value, bool isnull)
+{
+	writer->slot->tts_values[att - 1] = isnull ? (Datum) 0 : value;
+	writer->slot->tts_isnull[att - 1] = isnull;
+}
+
+/* Insert the row begun; its place is in writer->slot->tts_tid then. */
+void
+rt_writer_insert(RtWriter *writer)
+{
+	ExecStoreVirtualTuple(writer->slot);
+	writer->estate->es_output_cid = GetCurrentCommandId(true);
+	writer->estate->es_snapshot = GetActiveSnapshot();
+	ExecSimpleRelationInsert(writer->rri, writer->estate, writer->slot);
+	ResetPerTupleExprContext(writer->estate);
+}
+
+/* Write the row begun over another, which the caller has locked. */
+void
+rt_writer_update(RtWriter *writer, TupleTableSlot *old)
+{
+	EPQState	epqstate;
+
+	ExecStoreVirtualTuple(writer->slot);
+	rt_EvalPlanQualInit(&epqstate, writer->estate);
+	writer->estate->es_output_cid = GetCurrentCommandId(true);
+	writer->estate->es_snapshot = GetActiveSnapshot();
+	ExecSimpleRelationUpdate(writer->rri, writer->estate, &epqstate, old, writer->slot);
+	EvalPlanQualEnd(&epqstate);
+	ResetPerTupleExprContext(writer->estate);
+}
+
+/* Delete a row, which the caller has locked. */
+void
+rt_writer_delete(RtWriter *writer, TupleTableSlot *old)
+{
+	EPQState	epqstate;
+
+	rt_EvalPlanQualInit(&epqstate, writer->estate);
+	writer->estate->es_output_cid = GetCurrentCommandId(true);
+	writer->estate->es_snapshot = GetActiveSnapshot();
+	ExecSimpleRelationDelete(writer->rri, writer->estate, &epqstate, old);
+	EvalPlanQualEnd(&epqstate);
+}
+
+/*
+ * Lock the row in slot, which the snapshot sees.  With wait, the newest version
+ * of the row is waited for and stored in slot; false means that the row is gone.
+ * Without, false also means that somebody else holds it or has changed it since
+ * the snapshot was taken.
+ */
+bool
+rt_row_lock(Relation rel, TupleTableSlot *slot, Snapshot snapshot, LockTupleMode mode, bool wait)
+{
+	TM_FailureData tmfd;
+	ItemPointerData tid = slot->tts_tid;
+	TM_Result	result;
+
+	result = table_tuple_lock(rel,
+							  &tid,
+							  snapshot,
+							  slot,
+							  GetCurrentCommandId(false),
+							  mode,
+							  wait ? LockWaitBlock : LockWaitSkip,
+							  wait ? TUPLE_LOCK_FLAG_FIND_LAST_VERSION : 0,
+							  &tmfd);
+	switch (result)
+	{
+		case TM_Ok:
+			return true;
+		case TM_SelfModified:
+		case TM_Updated:
+		case TM_Deleted:
+		case TM_WouldBlock:
+			return false;
+		default:
+			elog(ERROR, "unexpected result %d of locking a row of \"%s\"",
+				 (int) result,
+				 RelationGetRelationName(rel));
+			return false;		/* keep compiler quiet */
+	}
+}
+
+/*
+ * The newest committed state, and what this transaction did so far.  Registered:
+ * the caller unregisters it.
+ */
+Snapshot
+rt_latest_snapshot(void)
+{
+	return RegisterSnapshot(GetLatestSnapshot());
+}

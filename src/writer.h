@@ -1,0 +1,48 @@
+/*-------------------------------------------------------------------------
+ *
+ * writer.h
+ *		Writing rows of the bookkeeping tables.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef RT_WRITER_H
+#define RT_WRITER_H
+
+#include "executor/executor.h"
+#include "nodes/execnodes.h"
+
+#include "catalog.h"
+
+typedef struct RtWriter
+{
+	const RtTable *table;
+	Relation	rel;
+	EState	   *estate;
+	ResultRelInfo *rri;
+	TupleTableSlot *slot;		/* the row to be written */
+	Oid			save_userid;
+	int			save_sec_context;
+} RtWriter;
+
+/* State of the user switch that bookkeeping does (identity.c is about callers). */
+typedef struct RtOwnerSwitch
+{
+	Oid			userid;
+	int			sec_context;
+} RtOwnerSwitch;
+
+extern void rt_writer_open(RtWriter *writer, RtTableId id);
+extern void rt_writer_close(RtWriter *writer);
+extern void rt_writer_blank(RtWriter *writer);
+extern void rt_writer_copy(RtWriter *writer, TupleTableSlot *row);
+extern void rt_writer_set(RtWriter *writer, AttrNumber att, Datum value, bool isnull);
+extern void rt_writer_insert(RtWriter *writer);
+extern void rt_writer_update(RtWriter *writer, TupleTableSlot *old);
+extern void rt_writer_delete(RtWriter *writer, TupleTableSlot *old);
+extern bool rt_row_lock(Relation rel, TupleTableSlot *slot, Snapshot snapshot, LockTupleMode mode,
+						bool wait);
+extern Snapshot rt_latest_snapshot(void);
+extern void rt_owner_enter(RtOwnerSwitch *save, Relation rel);
+extern void rt_owner_leave(const RtOwnerSwitch *save);
+
+#endif /* RT_WRITER_H */
