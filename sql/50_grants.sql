@@ -42,14 +42,14 @@ BEGIN
     PERFORM run_tracker.grant_reader(role);
     PERFORM run_tracker.grant_functions(role, '{uuidv7,create_run,start_run,complete_run,fail_run,cancel_run,retry_run,
         transition_run,update_progress,create_task,start_task,complete_task,fail_task,cancel_task,add_message,add_log}');
-    -- never phase, attempt, timestamps and durations: they are computed
+    -- never phase, attempt, timestamps and durations: they are computed; nor DELETE, with which LOCK TABLE comes
     EXECUTE format('GRANT INSERT (run_id, user_id, lifecycle, status, kind, name, workflow_id, session_id, subject_id,
             parent_run_id, priority, scheduled_at, inputs, settings, variables, plan, result, reflections, metrics,
             metadata, progress, current_step, error, error_detail, max_attempts, timeout, max_duration, worker),
         UPDATE (status, kind, name, workflow_id, session_id, subject_id, parent_run_id, priority, scheduled_at, inputs,
             settings, variables, plan, result, reflections, metrics, metadata, progress, current_step, error,
-            error_detail, max_attempts, timeout, max_duration, worker),
-        DELETE ON run_tracker.runs TO %s', role);
+            error_detail, max_attempts, timeout, max_duration, worker)
+        ON run_tracker.runs TO %s', role);
     EXECUTE format('GRANT INSERT (run_id, task_id, user_id, parent_task_id, lifecycle, status, service, name, operation,
             provider, model, response_model, request, response, result, input_tokens, output_tokens, total_tokens,
             cache_read_input_tokens, cache_creation_input_tokens, reasoning_output_tokens, cost, cost_source,
@@ -57,10 +57,10 @@ BEGIN
         UPDATE (run_id, parent_task_id, status, service, name, operation, provider, model, response_model, request,
             response, result, input_tokens, output_tokens, total_tokens, cache_read_input_tokens,
             cache_creation_input_tokens, reasoning_output_tokens, cost, cost_source, finish_reason, response_id, error,
-            error_detail, time_to_first_token_ms, metadata),
-        DELETE ON run_tracker.tasks TO %s', role);
+            error_detail, time_to_first_token_ms, metadata)
+        ON run_tracker.tasks TO %s', role);
     EXECUTE format('GRANT INSERT (run_id, user_id, task_id, role, name, content, parts, metadata),
-        UPDATE (task_id, role, name, content, parts, metadata), DELETE ON run_tracker.messages TO %s', role);
+        UPDATE (task_id, role, name, content, parts, metadata) ON run_tracker.messages TO %s', role);
     EXECUTE format('GRANT INSERT (run_id, user_id, task_id, level, message, category, step_name, details)
         ON run_tracker.logs TO %s', role);
 END

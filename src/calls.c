@@ -22,16 +22,18 @@
 void
 rt_plan_execute(RtPlan *plan, const NullableDatum *args, int expected, bool read_only)
 {
-	Datum		values[RT_MAX_ARGS];
-	char		nulls[RT_MAX_ARGS];
-	int			result;
+	Datum values[RT_MAX_ARGS];
+	char nulls[RT_MAX_ARGS];
+	int result;
 
 	if (plan->plan == NULL)
 	{
-		SPIPlanPtr	prepared = SPI_prepare(plan->sql, plan->nargs, plan->types);
+		SPIPlanPtr prepared = SPI_prepare(plan->sql, plan->nargs, plan->types);
 
 		if (prepared == NULL)
-			elog(ERROR, "could not prepare \"%s\": %s", plan->sql,
+			elog(ERROR,
+				 "could not prepare \"%s\": %s",
+				 plan->sql,
 				 SPI_result_code_string(SPI_result));
 		SPI_keepplan(prepared);
 		plan->plan = prepared;
@@ -45,7 +47,8 @@ rt_plan_execute(RtPlan *plan, const NullableDatum *args, int expected, bool read
 	if (result != expected)
 		ereport(ERROR,
 				(errcode(ERRCODE_INTERNAL_ERROR),
-				 errmsg("unexpected result of \"%s\": %s", plan->sql,
+				 errmsg("unexpected result of \"%s\": %s",
+						plan->sql,
 						SPI_result_code_string(result)),
 				 errhint("A rule may have rewritten the query.")));
 }
@@ -64,8 +67,8 @@ rt_call_require(FunctionCallInfo fcinfo, int arg, const char *name)
 Datum
 rt_call_insert(RtPlan *plan, FunctionCallInfo fcinfo, RtTableId table)
 {
-	Datum		result;
-	bool		isnull;
+	Datum result;
+	bool isnull;
 
 	(void) rt_table(table);
 	SPI_connect();
@@ -90,8 +93,10 @@ rt_call_check_attempt(FunctionCallInfo fcinfo, int arg, int32 current, const cha
 		ereport(ERROR,
 				(errcode(ERRCODE_RT_STALE_ATTEMPT),
 				 errmsg("stale attempt"),
-				 errdetail("The %s is at attempt %d, the caller works on attempt %d.", table,
-						   current, PG_GETARG_INT32(arg)),
+				 errdetail("The %s is at attempt %d, the caller works on attempt %d.",
+						   table,
+						   current,
+						   PG_GETARG_INT32(arg)),
 				 errhint("Somebody else has taken over; stop working on it.")));
 }
 
@@ -99,17 +104,17 @@ rt_call_check_attempt(FunctionCallInfo fcinfo, int arg, int32 current, const cha
 typedef struct Found
 {
 	const RtLifecycle *lifecycle;
-	int			state;
-	int32		attempt;
+	int state;
+	int32 attempt;
 } Found;
 
 /* Find and lock the row of a call; P0002 if the caller cannot see one. */
 static void
 find_row(FunctionCallInfo fcinfo, const RtMoveCall *call, Found *found)
 {
-	HeapTuple	tuple;
-	TupleDesc	desc;
-	bool		isnull;
+	HeapTuple tuple;
+	TupleDesc desc;
+	bool isnull;
 
 	(void) rt_table(call->table);
 	rt_plan_execute(call->find, fcinfo->args, SPI_OK_SELECT, false);
@@ -117,7 +122,8 @@ find_row(FunctionCallInfo fcinfo, const RtMoveCall *call, Found *found)
 		ereport(ERROR,
 				(errcode(ERRCODE_NO_DATA_FOUND),
 				 errmsg("%s not found", call->word),
-				 errdetail("There is no %s %s that you may change.", call->word,
+				 errdetail("There is no %s %s that you may change.",
+						   call->word,
 						   rt_uuid_string(PG_GETARG_DATUM(0)))));
 	tuple = SPI_tuptable->vals[0];
 	desc = SPI_tuptable->tupdesc;
@@ -133,11 +139,11 @@ static int
 find_target(const RtMoveCall *call, const Found *found)
 {
 	const RtLifecycle *lifecycle = found->lifecycle;
-	RtPhase		phase = lifecycle->states[found->state].phase;
+	RtPhase phase = lifecycle->states[found->state].phase;
 
 	if (call->status != (Datum) 0)
 	{
-		int			to = rt_lifecycle_state_required(lifecycle, call->status);
+		int to = rt_lifecycle_state_required(lifecycle, call->status);
 
 		if (to == found->state)
 			return -1;
@@ -153,14 +159,14 @@ find_target(const RtMoveCall *call, const Found *found)
 	{
 		for (int i = 0; i < call->nwanted; i++)
 		{
-			int			to = rt_lifecycle_next(lifecycle, found->state, call->wanted[i]);
+			int to = rt_lifecycle_next(lifecycle, found->state, call->wanted[i]);
 
 			if (to >= 0)
 				return to;
 		}
 	}
 	rt_lifecycle_refuse(lifecycle, found->state, rt_phase_names[call->wanted[0]], call->word);
-	return -1;					/* keep compiler quiet */
+	return -1; /* keep compiler quiet */
 }
 
 /*
@@ -173,8 +179,8 @@ rt_call_move(FunctionCallInfo fcinfo, const RtMoveCall *call, const NullableDatu
 			 int nextra)
 {
 	NullableDatum args[RT_MAX_ARGS];
-	Found		found;
-	int			to;
+	Found found;
+	int to;
 
 	rt_call_require(fcinfo, 0, call->table == RT_runs ? "run_id" : "task_id");
 	SPI_connect();

@@ -20,23 +20,23 @@
 typedef struct RtPlan
 {
 	const char *sql;
-	int			nargs;
-	Oid			types[RT_MAX_ARGS];
-	SPIPlanPtr	plan;
+	int nargs;
+	Oid types[RT_MAX_ARGS];
+	SPIPlanPtr plan;
 } RtPlan;
 
 /* A call that changes the status of a run or a task. */
 typedef struct RtMoveCall
 {
-	RtTableId	table;
-	const char *word;			/* "run" or "task", for messages */
-	RtPlan	   *find;			/* id → lifecycle, status, attempt; locks the row */
-	RtPlan	   *update;			/* id, status, ... */
-	RtPhase		wanted[3];		/* phases to go to, in order of preference */
-	int			nwanted;
-	bool		again;			/* a retry: from finished states only */
-	Datum		status;			/* status to go to, instead of a phase; 0: none */
-	int			attempt_arg;	/* argument of the call that fences */
+	RtTableId table;
+	const char *word;  /* "run" or "task", for messages */
+	RtPlan *find;	   /* id → lifecycle, status, attempt; locks the row */
+	RtPlan *update;	   /* id, status, ... */
+	RtPhase wanted[3]; /* phases to go to, in order of preference */
+	int nwanted;
+	bool again;		 /* a retry: from finished states only */
+	Datum status;	 /* status to go to, instead of a phase; 0: none */
+	int attempt_arg; /* argument of the call that fences */
 } RtMoveCall;
 
 extern void rt_plan_execute(RtPlan *plan, const NullableDatum *args, int expected, bool read_only);

@@ -45,8 +45,8 @@ RT_TABLES(RT_COLUMN_NAMES)
 static const struct
 {
 	const char *const *names;
-	int			count;
-}			table_columns[RT_NTABLES] = {RT_TABLES(RT_COLUMN_LIST)};
+	int count;
+} table_columns[RT_NTABLES] = {RT_TABLES(RT_COLUMN_LIST)};
 #undef RT_COLUMN_LIST
 
 StaticAssertDecl(RT_NCOLUMNS_runs <= RT_MAX_COLUMNS && RT_NCOLUMNS_tasks <= RT_MAX_COLUMNS,
@@ -105,11 +105,11 @@ rt_lifecycle_generation(void)
 const RtTable *
 rt_table(RtTableId id)
 {
-	RtTable    *table = &tables[id];
+	RtTable *table = &tables[id];
 
 	while (!table->valid)
 	{
-		Oid			nsp = get_namespace_oid(RT_SCHEMA, true);
+		Oid nsp = get_namespace_oid(RT_SCHEMA, true);
 
 		table->relid = OidIsValid(nsp) ? get_relname_relid(table_names[id], nsp) : InvalidOid;
 		if (!OidIsValid(table->relid))
@@ -151,7 +151,7 @@ rt_trigger_check(FunctionCallInfo fcinfo, RtTableId id, uint32 when, const char 
 {
 	TriggerData *trigdata = (TriggerData *) fcinfo->context;
 	const RtTable *table;
-	Relation	rel;
+	Relation rel;
 
 	if (!CALLED_AS_TRIGGER(fcinfo))
 		ereport(ERROR,

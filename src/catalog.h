@@ -15,6 +15,8 @@
 #include "utils/rel.h"
 #include "utils/snapshot.h"
 
+/* clang-format off */
+
 /* The columns that C code reads or writes, table by table. */
 #define RT_COLUMNS_runs(X)                                                                         \
 	X(runs, run_id) X(runs, user_id) X(runs, lifecycle) X(runs, status) X(runs, phase)             \
@@ -68,6 +70,8 @@
 #define RT_TABLES(X)                                                                               \
 	X(runs) X(tasks) X(messages) X(logs) X(transitions) X(run_totals) X(open_runs) X(lifecycles)
 
+/* clang-format on */
+
 #define RT_TABLE_ID(t) RT_##t,
 typedef enum RtTableId
 {
@@ -77,10 +81,7 @@ typedef enum RtTableId
 
 #define RT_COLUMN_ID(t, c) RT_##t##_##c,
 #define RT_COLUMN_ENUM(t)                                                                          \
-	typedef enum RtColumns_##t                                                                     \
-	{                                                                                              \
-		RT_COLUMNS_##t(RT_COLUMN_ID) RT_NCOLUMNS_##t                                               \
-	} RtColumns_##t;
+	typedef enum RtColumns_##t{RT_COLUMNS_##t(RT_COLUMN_ID) RT_NCOLUMNS_##t} RtColumns_##t;
 RT_TABLES(RT_COLUMN_ENUM)
 #undef RT_COLUMN_ENUM
 #undef RT_COLUMN_ID
@@ -89,9 +90,9 @@ RT_TABLES(RT_COLUMN_ENUM)
 
 typedef struct RtTable
 {
-	Oid			relid;
-	bool		valid;
-	AttrNumber	att[RT_MAX_COLUMNS];	/* indexed by RT_<table>_<column> */
+	Oid relid;
+	bool valid;
+	AttrNumber att[RT_MAX_COLUMNS]; /* indexed by RT_<table>_<column> */
 } RtTable;
 
 /* att number of a column of a table: RT_ATT(table, tasks, cost) */
@@ -103,7 +104,7 @@ extern const char *rt_table_name(RtTableId id);
 extern uint64 rt_lifecycle_generation(void);
 
 /* Kinds of trigger calls that rt_trigger_check accepts. */
-#define RT_BEFORE_ROW (TRIGGER_EVENT_BEFORE | TRIGGER_EVENT_ROW)
+#define RT_BEFORE_ROW	   (TRIGGER_EVENT_BEFORE | TRIGGER_EVENT_ROW)
 #define RT_AFTER_STATEMENT 0
 
 extern const RtTable *rt_trigger_check(FunctionCallInfo fcinfo, RtTableId id, uint32 when,
@@ -112,8 +113,8 @@ extern const RtTable *rt_trigger_check(FunctionCallInfo fcinfo, RtTableId id, ui
 /* A scan of the rows of one run, by a primary key that begins with run_id. */
 typedef struct RtProbe
 {
-	Relation	rel;
-	Relation	index;
+	Relation rel;
+	Relation index;
 	IndexScanDesc scan;
 	TupleTableSlot *slot;
 } RtProbe;

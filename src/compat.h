@@ -40,17 +40,19 @@
 
 /* 17: the JSON lexer is a struct of the caller's and must be freed */
 #if PG_VERSION_NUM >= 170000
-#define rt_json_lexer(json, len) makeJsonLexContextCstringLen(NULL, json, len, GetDatabaseEncoding(), true)
+#define rt_json_lexer(json, len)                                                                   \
+	makeJsonLexContextCstringLen(NULL, json, len, GetDatabaseEncoding(), true)
 #else
-#define rt_json_lexer(json, len) makeJsonLexContextCstringLen(json, len, GetDatabaseEncoding(), true)
+#define rt_json_lexer(json, len)                                                                   \
+	makeJsonLexContextCstringLen(json, len, GetDatabaseEncoding(), true)
 #endif
 
 /* 16: callbacks of the JSON parser report success or failure */
 #if PG_VERSION_NUM >= 160000
-#define RT_JSON_CALLBACK JsonParseErrorType
+#define RT_JSON_CALLBACK	  JsonParseErrorType
 #define RT_JSON_CALLBACK_DONE return JSON_SUCCESS
 #else
-#define RT_JSON_CALLBACK void
+#define RT_JSON_CALLBACK	  void
 #define RT_JSON_CALLBACK_DONE return
 #endif
 

@@ -12,7 +12,7 @@
 #define RT_ERRORS_H
 
 #define ERRCODE_RT_INVALID_TRANSITION MAKE_SQLSTATE('R', 'T', '0', '0', '1')
-#define ERRCODE_RT_UNKNOWN_STATUS MAKE_SQLSTATE('R', 'T', '0', '0', '2')
-#define ERRCODE_RT_STALE_ATTEMPT MAKE_SQLSTATE('R', 'T', '0', '0', '3')
+#define ERRCODE_RT_UNKNOWN_STATUS	  MAKE_SQLSTATE('R', 'T', '0', '0', '2')
+#define ERRCODE_RT_STALE_ATTEMPT	  MAKE_SQLSTATE('R', 'T', '0', '0', '3')
 
 #endif /* RT_ERRORS_H */

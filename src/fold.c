@@ -31,25 +31,25 @@
 struct RtFold
 {
 	MemoryContext context;
-	HTAB	   *deltas;
-	RtDelta    *last;			/* rows of one run mostly come together */
+	HTAB *deltas;
+	RtDelta *last; /* rows of one run mostly come together */
 };
 
 /* Begin a fold; the caller ends it with rt_fold_end(). */
 RtFold *
 rt_fold_begin(void)
 {
-	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
-												  "run_tracker fold",
-												  ALLOCSET_SMALL_SIZES);
-	RtFold	   *fold = MemoryContextAllocZero(context, sizeof(RtFold));
-	HASHCTL		ctl = {0};
+	MemoryContext context =
+		AllocSetContextCreate(CurrentMemoryContext, "run_tracker fold", ALLOCSET_SMALL_SIZES);
+	RtFold *fold = MemoryContextAllocZero(context, sizeof(RtFold));
+	HASHCTL ctl = {0};
 
 	ctl.keysize = sizeof(pg_uuid_t);
 	ctl.entrysize = sizeof(RtDelta);
 	ctl.hcxt = context;
 	fold->context = context;
-	fold->deltas = hash_create("run_tracker deltas", 16, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	fold->deltas =
+		hash_create("run_tracker deltas", 16, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	return fold;
 }
 
@@ -57,7 +57,7 @@ rt_fold_begin(void)
 static RtDelta *
 fold_delta(RtFold *fold, const pg_uuid_t *run_id)
 {
-	bool		found;
+	bool found;
 
 	if (fold->last && memcmp(&fold->last->run_id, run_id, sizeof(pg_uuid_t)) == 0)
 		return fold->last;
@@ -79,14 +79,14 @@ rt_fold_rows(RtFold *fold, Tuplestorestate *rows, Relation rel, const RtTable *t
 {
 	MemoryContext oldcontext = MemoryContextSwitchTo(fold->context);
 	TupleTableSlot *slot = MakeSingleTupleTableSlot(RelationGetDescr(rel), &TTSOpsMinimalTuple);
-	int			pointer = tuplestore_alloc_read_pointer(rows, EXEC_FLAG_REWIND);
+	int pointer = tuplestore_alloc_read_pointer(rows, EXEC_FLAG_REWIND);
 
 	tuplestore_select_read_pointer(rows, pointer);
 	tuplestore_rescan(rows);
 	while (tuplestore_gettupleslot(rows, true, false, slot))
 	{
-		bool		isnull;
-		Datum		run_id = slot_getattr(slot, run_id_att, &isnull);
+		bool isnull;
+		Datum run_id = slot_getattr(slot, run_id_att, &isnull);
 
 		CHECK_FOR_INTERRUPTS();
 		contribution(fold_delta(fold, DatumGetUUIDP(run_id)), slot, table, sign);
@@ -112,9 +112,9 @@ compare_deltas(const void *a, const void *b)
 int
 rt_fold_deltas(RtFold *fold, RtDelta ***deltas)
 {
-	int			n = 0;
+	int n = 0;
 	HASH_SEQ_STATUS status;
-	RtDelta    *delta;
+	RtDelta *delta;
 
 	*deltas = MemoryContextAlloc(fold->context,
 								 sizeof(RtDelta *) * Max(hash_get_num_entries(fold->deltas), 1));
@@ -140,16 +140,26 @@ void
 rt_fold_statement(TriggerData *trigdata, const RtTable *table, AttrNumber run_id_att,
 				  RtContribution contribution)
 {
-	RtFold	   *fold = rt_fold_begin();
-	RtDelta   **deltas;
-	int			n;
+	RtFold *fold = rt_fold_begin();
+	RtDelta **deltas;
+	int n;
 
 	if (trigdata->tg_oldtable)
-		rt_fold_rows(fold, trigdata->tg_oldtable, trigdata->tg_relation, table, run_id_att,
-					 contribution, -1);
+		rt_fold_rows(fold,
+					 trigdata->tg_oldtable,
+					 trigdata->tg_relation,
+					 table,
+					 run_id_att,
+					 contribution,
+					 -1);
 	if (trigdata->tg_newtable)
-		rt_fold_rows(fold, trigdata->tg_newtable, trigdata->tg_relation, table, run_id_att,
-					 contribution, 1);
+		rt_fold_rows(fold,
+					 trigdata->tg_newtable,
+					 trigdata->tg_relation,
+					 table,
+					 run_id_att,
+					 contribution,
+					 1);
 
 	n = rt_fold_deltas(fold, &deltas);
 	rt_totals_apply(deltas, n);
@@ -173,7 +183,7 @@ rt_delta_count(RtDelta *delta, RtCounter counter, int64 amount)
 void
 rt_delta_cost(RtDelta *delta, Datum cost, int sign)
 {
-	Datum		sum;
+	Datum sum;
 
 	if (delta->cost == (Datum) 0)
 		delta->cost = DirectFunctionCall1(int8_numeric, Int64GetDatum(0));

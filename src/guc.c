@@ -11,9 +11,9 @@
 
 #include "utils/guc.h"
 
-int			rt_identity_mode = RT_IDENTITY_JWT;
-int			rt_max_payload_kb = 16 * 1024;
-bool		rt_task_transitions = false;
+int rt_identity_mode = RT_IDENTITY_JWT;
+int rt_max_payload_kb = 16 * 1024;
+bool rt_task_transitions = false;
 
 static const struct config_enum_entry identity_options[] = {
 	{"jwt", RT_IDENTITY_JWT, false},

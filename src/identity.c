@@ -33,10 +33,10 @@ PG_FUNCTION_INFO_V1(run_tracker_is_service);
 
 typedef struct ClaimsState
 {
-	int			depth;
-	bool		is_sub;			/* the field being read is "sub" of the top level */
-	bool		is_object;		/* the claims are an object */
-	char	   *sub;
+	int depth;
+	bool is_sub;	/* the field being read is "sub" of the top level */
+	bool is_object; /* the claims are an object */
+	char *sub;
 } ClaimsState;
 
 static RT_JSON_CALLBACK
@@ -102,7 +102,7 @@ claims_subject(const char *claims)
 	ClaimsState state = {0};
 	JsonSemAction actions = {0};
 	JsonLexContext *lexer;
-	int			len = strlen(claims);
+	int len = strlen(claims);
 
 	if (len > RT_MAX_CLAIMS_LENGTH || !pg_verify_mbstr(GetDatabaseEncoding(), claims, len, true))
 		return NULL;
@@ -148,8 +148,8 @@ rt_identity_user(void)
 bool
 rt_identity_is_service(void)
 {
-	Oid			userid = GetUserId();
-	Oid			runs;
+	Oid userid = GetUserId();
+	Oid runs;
 
 	if (superuser_arg(userid))
 		return true;
@@ -162,14 +162,13 @@ rt_identity_is_service(void)
 bool
 rt_identity_owns(Datum user_id)
 {
-	char	   *user = rt_identity_user();
+	char *user = rt_identity_user();
 
 	if (user)
 	{
-		text	   *t = DatumGetTextPP(user_id);
+		text *t = DatumGetTextPP(user_id);
 
-		if (VARSIZE_ANY_EXHDR(t) == strlen(user) &&
-			memcmp(VARDATA_ANY(t), user, strlen(user)) == 0)
+		if (VARSIZE_ANY_EXHDR(t) == strlen(user) && memcmp(VARDATA_ANY(t), user, strlen(user)) == 0)
 			return true;
 	}
 	return rt_identity_is_service();
@@ -179,7 +178,7 @@ rt_identity_owns(Datum user_id)
 char *
 rt_identity_actor(void)
 {
-	char	   *user = rt_identity_user();
+	char *user = rt_identity_user();
 
 	return user ? user : GetUserNameFromId(GetUserId(), false);
 }
@@ -188,7 +187,7 @@ rt_identity_actor(void)
 Datum
 run_tracker_current_user_id(PG_FUNCTION_ARGS)
 {
-	char	   *user = rt_identity_user();
+	char *user = rt_identity_user();
 
 	if (user == NULL)
 		PG_RETURN_NULL();

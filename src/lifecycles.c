@@ -43,8 +43,8 @@ PG_FUNCTION_INFO_V1(run_tracker_closing_status);
 
 typedef struct CacheEntry
 {
-	char		name[NAMEDATALEN];	/* key */
-	uint64		generation;
+	char name[NAMEDATALEN]; /* key */
+	uint64 generation;
 	MemoryContext context;
 	RtLifecycle *lifecycle;
 } CacheEntry;
@@ -60,7 +60,7 @@ static HTAB *cache = NULL;
 typedef struct Place
 {
 	const char *lifecycle;
-	const char *state;			/* or NULL */
+	const char *state; /* or NULL */
 } Place;
 
 /* Refuse a definition: say what is wrong where. */
@@ -92,10 +92,11 @@ find_state(const RtLifecycle *lifecycle, const char *name, int len)
 static void
 timeout_context(void *arg)
 {
-	Place	   *place = arg;
+	Place *place = arg;
 
 	if (place->state)
-		errcontext("\"timeout\" of state \"%s\" of lifecycle \"%s\"", place->state,
+		errcontext("\"timeout\" of state \"%s\" of lifecycle \"%s\"",
+				   place->state,
 				   place->lifecycle);
 	else
 		errcontext("\"timeout\" of lifecycle \"%s\"", place->lifecycle);
@@ -106,13 +107,14 @@ static bool
 compile_timeout(Place *place, const JsonbValue *value, Interval *timeout)
 {
 	ErrorContextCallback callback;
-	Interval   *parsed;
-	Interval	zero = {0};
+	Interval *parsed;
+	Interval zero = {0};
 
 	if (value->type == jbvNull)
 		return false;
 	if (value->type != jbvString)
-		malformed(place, "\"timeout\" of %s must be an interval in a string, or null.",
+		malformed(place,
+				  "\"timeout\" of %s must be an interval in a string, or null.",
 				  place->state ? psprintf("state \"%s\"", place->state) : "the lifecycle");
 
 	callback.callback = timeout_context;
@@ -125,9 +127,10 @@ compile_timeout(Place *place, const JsonbValue *value, Interval *timeout)
 												   Int32GetDatum(-1)));
 	error_context_stack = callback.previous;
 
-	if (DatumGetBool(DirectFunctionCall2(interval_le, IntervalPGetDatum(parsed),
-										 IntervalPGetDatum(&zero))))
-		malformed(place, "\"timeout\" of %s must be positive.",
+	if (DatumGetBool(
+			DirectFunctionCall2(interval_le, IntervalPGetDatum(parsed), IntervalPGetDatum(&zero))))
+		malformed(place,
+				  "\"timeout\" of %s must be positive.",
 				  place->state ? psprintf("state \"%s\"", place->state) : "the lifecycle");
 	*timeout = *parsed;
 	return true;
@@ -138,19 +141,21 @@ static void
 compile_names(Place *place, RtLifecycle *lifecycle, JsonbContainer *states)
 {
 	JsonbIterator *it = JsonbIteratorInit(states);
-	JsonbValue	value;
+	JsonbValue value;
 	JsonbIteratorToken token;
 
 	if (JsonContainerSize(states) == 0)
 		malformed(place, "\"states\" is empty.");
 	if (JsonContainerSize(states) > RT_MAX_STATES)
-		malformed(place, "\"states\" has %d states, at most %d are possible.",
-				  (int) JsonContainerSize(states), RT_MAX_STATES);
+		malformed(place,
+				  "\"states\" has %d states, at most %d are possible.",
+				  (int) JsonContainerSize(states),
+				  RT_MAX_STATES);
 
 	lifecycle->states = palloc0(sizeof(RtState) * JsonContainerSize(states));
 	while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_DONE)
 	{
-		RtState    *state;
+		RtState *state;
 
 		if (token != WJB_KEY)
 			continue;
@@ -158,7 +163,9 @@ compile_names(Place *place, RtLifecycle *lifecycle, JsonbContainer *states)
 		state->name = value_string(&value);
 		state->name_len = value.val.string.len;
 		if (state->name_len == 0 || state->name_len >= NAMEDATALEN)
-			malformed(place, "State \"%s\" must have a name of 1 to %d bytes.", state->name,
+			malformed(place,
+					  "State \"%s\" must have a name of 1 to %d bytes.",
+					  state->name,
 					  NAMEDATALEN - 1);
 	}
 }
@@ -168,9 +175,9 @@ static void
 compile_state(Place *place, RtLifecycle *lifecycle, RtState *state, const JsonbValue *definition)
 {
 	JsonbIterator *it;
-	JsonbValue	value;
+	JsonbValue value;
 	JsonbIteratorToken token;
-	bool		has_phase = false;
+	bool has_phase = false;
 
 	place->state = state->name;
 	if (definition->type != jbvBinary || !JsonContainerIsObject(definition->val.binary.data))
@@ -179,7 +186,7 @@ compile_state(Place *place, RtLifecycle *lifecycle, RtState *state, const JsonbV
 	it = JsonbIteratorInit(definition->val.binary.data);
 	while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_DONE)
 	{
-		char	   *key;
+		char *key;
 
 		if (token != WJB_KEY)
 			continue;
@@ -188,7 +195,7 @@ compile_state(Place *place, RtLifecycle *lifecycle, RtState *state, const JsonbV
 
 		if (strcmp(key, "phase") == 0)
 		{
-			int			phase;
+			int phase;
 
 			if (value.type != jbvString)
 				malformed(place, "\"phase\" of state \"%s\" must be a string.", state->name);
@@ -199,36 +206,43 @@ compile_state(Place *place, RtLifecycle *lifecycle, RtState *state, const JsonbV
 				malformed(place,
 						  "\"phase\" of state \"%s\" is \"%s\", it must be one of queued, active, "
 						  "waiting, succeeded, failed, cancelled, timed_out.",
-						  state->name, value_string(&value));
+						  state->name,
+						  value_string(&value));
 			state->phase = (RtPhase) phase;
 			has_phase = true;
 		}
 		else if (strcmp(key, "next") == 0)
 		{
 			JsonbIterator *next_it;
-			JsonbValue	next;
+			JsonbValue next;
 
 			if (value.type != jbvBinary || !JsonContainerIsArray(value.val.binary.data))
 				malformed(place, "\"next\" of state \"%s\" must be an array.", state->name);
 			next_it = JsonbIteratorInit(value.val.binary.data);
 			while ((token = JsonbIteratorNext(&next_it, &next, true)) != WJB_DONE)
 			{
-				int			to;
+				int to;
 
 				if (token != WJB_ELEM)
 					continue;
 				if (next.type != jbvString)
-					malformed(place, "\"next\" of state \"%s\" must hold names of states only.",
+					malformed(place,
+							  "\"next\" of state \"%s\" must hold names of states only.",
 							  state->name);
 				to = find_state(lifecycle, next.val.string.val, next.val.string.len);
 				if (to < 0)
-					malformed(place, "\"next\" of state \"%s\" names \"%s\", which is no state.",
-							  state->name, value_string(&next));
+					malformed(place,
+							  "\"next\" of state \"%s\" names \"%s\", which is no state.",
+							  state->name,
+							  value_string(&next));
 				if (&lifecycle->states[to] == state)
-					malformed(place, "\"next\" of state \"%s\" names the state itself.",
+					malformed(place,
+							  "\"next\" of state \"%s\" names the state itself.",
 							  state->name);
 				if (state->next & (UINT64CONST(1) << to))
-					malformed(place, "\"next\" of state \"%s\" names \"%s\" twice.", state->name,
+					malformed(place,
+							  "\"next\" of state \"%s\" names \"%s\" twice.",
+							  state->name,
 							  value_string(&next));
 				state->next |= UINT64CONST(1) << to;
 				state->next_order[state->nnext++] = (uint8) to;
@@ -248,7 +262,7 @@ compile_state(Place *place, RtLifecycle *lifecycle, RtState *state, const JsonbV
 static uint64
 closure(const RtLifecycle *lifecycle, uint64 states, bool backwards)
 {
-	uint64		before;
+	uint64 before;
 
 	do
 	{
@@ -271,13 +285,14 @@ closure(const RtLifecycle *lifecycle, uint64 states, bool backwards)
 static void
 check_machine(Place *place, const RtLifecycle *lifecycle)
 {
-	uint64		finished = 0;
-	uint64		reachable;
-	uint64		ending;
-	bool		fails = false;
+	uint64 finished = 0;
+	uint64 reachable;
+	uint64 ending;
+	bool fails = false;
 
 	if (!RT_PHASE_IS_OPEN(lifecycle->states[lifecycle->initial].phase))
-		malformed(place, "The initial state \"%s\" is finished (%s).",
+		malformed(place,
+				  "The initial state \"%s\" is finished (%s).",
 				  lifecycle->states[lifecycle->initial].name,
 				  rt_phase_names[lifecycle->states[lifecycle->initial].phase]);
 
@@ -290,7 +305,9 @@ check_machine(Place *place, const RtLifecycle *lifecycle)
 		if (state->phase == RT_FAILED || state->phase == RT_TIMED_OUT)
 			fails = true;
 		if (state->has_timeout && !RT_PHASE_IS_OPEN(state->phase))
-			malformed(place, "State \"%s\" is finished and cannot have a \"timeout\".", state->name);
+			malformed(place,
+					  "State \"%s\" is finished and cannot have a \"timeout\".",
+					  state->name);
 		if (state->has_timeout && state->phase == RT_WAITING)
 			malformed(place, "State \"%s\" is waiting and cannot have a \"timeout\".", state->name);
 	}
@@ -302,11 +319,13 @@ check_machine(Place *place, const RtLifecycle *lifecycle)
 	for (int i = 0; i < lifecycle->nstates; i++)
 	{
 		const RtState *state = &lifecycle->states[i];
-		uint64		bit = UINT64CONST(1) << i;
+		uint64 bit = UINT64CONST(1) << i;
 
 		if (!(reachable & bit))
-			malformed(place, "State \"%s\" cannot be reached from the initial state \"%s\".",
-					  state->name, lifecycle->states[lifecycle->initial].name);
+			malformed(place,
+					  "State \"%s\" cannot be reached from the initial state \"%s\".",
+					  state->name,
+					  lifecycle->states[lifecycle->initial].name);
 		if (!(ending & bit))
 			malformed(place, "No way leads from state \"%s\" to a finished state.", state->name);
 		if (state->has_timeout && !fails)
@@ -321,16 +340,16 @@ check_machine(Place *place, const RtLifecycle *lifecycle)
 static RtLifecycle *
 compile(const char *name, Jsonb *definition)
 {
-	Place		place = {name, NULL};
+	Place place = {name, NULL};
 	RtLifecycle *lifecycle = palloc0(sizeof(RtLifecycle));
-	JsonbValue	states = {.type = jbvNull};
-	JsonbValue	initial = {.type = jbvNull};
-	JsonbValue	timeout_value = {.type = jbvNull};
+	JsonbValue states = {.type = jbvNull};
+	JsonbValue initial = {.type = jbvNull};
+	JsonbValue timeout_value = {.type = jbvNull};
 	JsonbIterator *it;
-	JsonbValue	value;
+	JsonbValue value;
 	JsonbIteratorToken token;
-	Interval	timeout;
-	bool		has_timeout = false;
+	Interval timeout;
+	bool has_timeout = false;
 
 	lifecycle->name = pstrdup(name);
 	lifecycle->name_len = strlen(name);
@@ -341,7 +360,7 @@ compile(const char *name, Jsonb *definition)
 	it = JsonbIteratorInit(&definition->root);
 	while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_DONE)
 	{
-		char	   *key;
+		char *key;
 
 		if (token != WJB_KEY)
 			continue;
@@ -370,12 +389,14 @@ compile(const char *name, Jsonb *definition)
 
 	for (int i = 0; i < lifecycle->nstates; i++)
 	{
-		RtState    *state = &lifecycle->states[i];
+		RtState *state = &lifecycle->states[i];
 		JsonbValue *definition_value;
-		JsonbValue	own;
+		JsonbValue own;
 
-		definition_value = getKeyJsonValueFromContainer(states.val.binary.data, state->name,
-														state->name_len, NULL);
+		definition_value = getKeyJsonValueFromContainer(states.val.binary.data,
+														state->name,
+														state->name_len,
+														NULL);
 		compile_state(&place, lifecycle, state, definition_value);
 
 		/* a timeout is inherited unless the state says otherwise, even "null" */
@@ -401,18 +422,18 @@ static Jsonb *
 read_definition(const char *name)
 {
 	const RtTable *table = rt_table(RT_lifecycles);
-	Relation	rel = table_open(table->relid, AccessShareLock);
-	Snapshot	snapshot = rt_latest_snapshot();
+	Relation rel = table_open(table->relid, AccessShareLock);
+	Snapshot snapshot = rt_latest_snapshot();
 	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
-	Jsonb	   *definition = NULL;
+	Jsonb *definition = NULL;
 
 	/* a handful of rows, read once per backend: no index is worth its code */
 	table = rt_table(RT_lifecycles);
 	while (definition == NULL && table_scan_getnextslot(scan, ForwardScanDirection, slot))
 	{
-		bool		isnull;
-		Datum		value = slot_getattr(slot, RT_ATT(table, lifecycles, name), &isnull);
+		bool isnull;
+		Datum value = slot_getattr(slot, RT_ATT(table, lifecycles, name), &isnull);
 
 		if (strcmp(TextDatumGetCString(value), name) == 0)
 			definition = DatumGetJsonbPCopy(
@@ -430,10 +451,10 @@ const RtLifecycle *
 rt_lifecycle_find(const char *name, int len)
 {
 	static CacheEntry *last = NULL;
-	char		key[NAMEDATALEN] = {0};
-	uint64		generation = rt_lifecycle_generation();
+	char key[NAMEDATALEN] = {0};
+	uint64 generation = rt_lifecycle_generation();
 	CacheEntry *entry;
-	bool		found;
+	bool found;
 
 	if (last && last->lifecycle && last->generation == generation &&
 		last->lifecycle->name_len == len && memcmp(last->lifecycle->name, name, len) == 0)
@@ -445,7 +466,7 @@ rt_lifecycle_find(const char *name, int len)
 
 	if (cache == NULL)
 	{
-		HASHCTL		ctl = {0};
+		HASHCTL ctl = {0};
 
 		ctl.keysize = NAMEDATALEN;
 		ctl.entrysize = sizeof(CacheEntry);
@@ -460,7 +481,7 @@ rt_lifecycle_find(const char *name, int len)
 	}
 	if (entry->lifecycle == NULL || entry->generation != generation)
 	{
-		Jsonb	   *definition;
+		Jsonb *definition;
 		MemoryContext context;
 		MemoryContext oldcontext;
 		RtLifecycle *lifecycle;
@@ -474,7 +495,8 @@ rt_lifecycle_find(const char *name, int len)
 		if (definition == NULL)
 			return NULL;
 
-		context = AllocSetContextCreate(CurrentMemoryContext, "run_tracker lifecycle",
+		context = AllocSetContextCreate(CurrentMemoryContext,
+										"run_tracker lifecycle",
 										ALLOCSET_SMALL_SIZES);
 		oldcontext = MemoryContextSwitchTo(context);
 		lifecycle = compile(key, definition);
@@ -494,7 +516,7 @@ rt_lifecycle_find(const char *name, int len)
 const RtLifecycle *
 rt_lifecycle_get(Datum name)
 {
-	text	   *t = DatumGetTextPP(name);
+	text *t = DatumGetTextPP(name);
 	const RtLifecycle *lifecycle = rt_lifecycle_find(VARDATA_ANY(t), VARSIZE_ANY_EXHDR(t));
 
 	if (lifecycle == NULL)
@@ -511,7 +533,7 @@ rt_lifecycle_get(Datum name)
 int
 rt_lifecycle_state(const RtLifecycle *lifecycle, Datum status)
 {
-	text	   *t = DatumGetTextPP(status);
+	text *t = DatumGetTextPP(status);
 
 	return find_state(lifecycle, VARDATA_ANY(t), VARSIZE_ANY_EXHDR(t));
 }
@@ -533,13 +555,14 @@ list_states(const RtLifecycle *lifecycle, uint64 states)
 int
 rt_lifecycle_state_required(const RtLifecycle *lifecycle, Datum status)
 {
-	int			state = rt_lifecycle_state(lifecycle, status);
+	int state = rt_lifecycle_state(lifecycle, status);
 
 	if (state < 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_RT_UNKNOWN_STATUS),
 				 errmsg("unknown status"),
-				 errdetail("Lifecycle \"%s\" has no status \"%s\".", lifecycle->name,
+				 errdetail("Lifecycle \"%s\" has no status \"%s\".",
+						   lifecycle->name,
 						   TextDatumGetCString(status)),
 				 errhint("It has: %s.", list_states(lifecycle, PG_UINT64_MAX))));
 	return state;
@@ -573,11 +596,11 @@ rt_lifecycle_next(const RtLifecycle *lifecycle, int from, RtPhase phase)
 int
 rt_lifecycle_closing(const RtLifecycle *lifecycle, int from, RtPhase phase)
 {
-	RtPhase		wanted[] = {phase, RT_FAILED, RT_CANCELLED, RT_TIMED_OUT, RT_SUCCEEDED};
+	RtPhase wanted[] = {phase, RT_FAILED, RT_CANCELLED, RT_TIMED_OUT, RT_SUCCEEDED};
 
 	for (int i = 0; i < lengthof(wanted); i++)
 	{
-		int			to = rt_lifecycle_next(lifecycle, from, wanted[i]);
+		int to = rt_lifecycle_next(lifecycle, from, wanted[i]);
 
 		if (to >= 0)
 			return to;
@@ -586,7 +609,7 @@ rt_lifecycle_closing(const RtLifecycle *lifecycle, int from, RtPhase phase)
 				return to;
 	}
 	elog(ERROR, "lifecycle \"%s\" has no finished state", lifecycle->name);
-	return -1;					/* keep compiler quiet */
+	return -1; /* keep compiler quiet */
 }
 
 /* Refuse a transition: RT001, with what would be allowed. */
@@ -598,11 +621,13 @@ rt_lifecycle_refuse(const RtLifecycle *lifecycle, int from, const char *to, cons
 	ereport(ERROR,
 			(errcode(ERRCODE_RT_INVALID_TRANSITION),
 			 errmsg("invalid transition from \"%s\" to \"%s\"", state->name, to),
-			 errdetail("Lifecycle \"%s\" allows from \"%s\": %s.", lifecycle->name, state->name,
+			 errdetail("Lifecycle \"%s\" allows from \"%s\": %s.",
+					   lifecycle->name,
+					   state->name,
 					   list_states(lifecycle, state->next)),
-			 !RT_PHASE_IS_OPEN(state->phase)
-				 ? errhint("The %s is finished; only what its lifecycle lists may follow.", table)
-				 : 0));
+			 !RT_PHASE_IS_OPEN(state->phase) ?
+				 errhint("The %s is finished; only what its lifecycle lists may follow.", table) :
+				 0));
 }
 
 /* ----------------------------------------------------------------
@@ -614,8 +639,8 @@ rt_lifecycle_refuse(const RtLifecycle *lifecycle, int from, const char *to, cons
 static Datum
 row_value(HeapTuple row, TupleDesc desc, AttrNumber att)
 {
-	bool		isnull;
-	Datum		value = heap_getattr(row, att, desc, &isnull);
+	bool isnull;
+	Datum value = heap_getattr(row, att, desc, &isnull);
 
 	return isnull ? (Datum) 0 : value;
 }
@@ -624,13 +649,13 @@ row_value(HeapTuple row, TupleDesc desc, AttrNumber att)
 static bool
 state_in_use(const char *table, const char *lifecycle, ArrayType *names)
 {
-	Datum		values[2] = {CStringGetTextDatum(lifecycle), PointerGetDatum(names)};
-	Oid			types[2] = {TEXTOID, TEXTARRAYOID};
-	char		nulls[2] = {' ', names ? ' ' : 'n'};
-	char	   *sql = psprintf("SELECT FROM run_tracker.%s WHERE lifecycle = $1 "
-							   "AND ($2 IS NULL OR status = ANY ($2)) LIMIT 1",
-							   table);
-	bool		found;
+	Datum values[2] = {CStringGetTextDatum(lifecycle), PointerGetDatum(names)};
+	Oid types[2] = {TEXTOID, TEXTARRAYOID};
+	char nulls[2] = {' ', names ? ' ' : 'n'};
+	char *sql = psprintf("SELECT FROM run_tracker.%s WHERE lifecycle = $1 "
+						 "AND ($2 IS NULL OR status = ANY ($2)) LIMIT 1",
+						 table);
+	bool found;
 
 	if (SPI_execute_with_args(sql, 2, types, values, nulls, false, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not search table %s for lifecycle \"%s\"", table, lifecycle);
@@ -669,15 +694,15 @@ check_unused(Relation rel, const char *lifecycle, ArrayType *names, const char *
 static ArrayType *
 lost_states(const RtLifecycle *before, const RtLifecycle *after, char **list)
 {
-	Datum		names[RT_MAX_STATES];
+	Datum names[RT_MAX_STATES];
 	StringInfoData buf;
-	int			n = 0;
+	int n = 0;
 
 	initStringInfo(&buf);
 	for (int i = 0; i < before->nstates; i++)
 	{
 		const RtState *state = &before->states[i];
-		int			same = find_state(after, state->name, state->name_len);
+		int same = find_state(after, state->name, state->name_len);
 
 		if (same >= 0 && after->states[same].phase == state->phase)
 			continue;
@@ -698,35 +723,36 @@ run_tracker_lifecycles_before(PG_FUNCTION_ARGS)
 	const RtTable *table =
 		rt_trigger_check(fcinfo, RT_lifecycles, RT_BEFORE_ROW, "lifecycles_before");
 	TriggerData *trigdata = (TriggerData *) fcinfo->context;
-	Relation	rel = trigdata->tg_relation;
-	TupleDesc	desc = RelationGetDescr(rel);
-	AttrNumber	name_att = RT_ATT(table, lifecycles, name);
-	AttrNumber	definition_att = RT_ATT(table, lifecycles, definition);
-	bool		has_old = !TRIGGER_FIRED_BY_INSERT(trigdata->tg_event);
+	Relation rel = trigdata->tg_relation;
+	TupleDesc desc = RelationGetDescr(rel);
+	AttrNumber name_att = RT_ATT(table, lifecycles, name);
+	AttrNumber definition_att = RT_ATT(table, lifecycles, definition);
+	bool has_old = !TRIGGER_FIRED_BY_INSERT(trigdata->tg_event);
 	RtLifecycle *before = NULL;
 	RtLifecycle *after = NULL;
-	char	   *old_name = NULL;
-	ArrayType  *lost;
-	char	   *list;
+	char *old_name = NULL;
+	ArrayType *lost;
+	char *list;
 
 	if (has_old)
 	{
-		HeapTuple	old = trigdata->tg_trigtuple;
+		HeapTuple old = trigdata->tg_trigtuple;
 
 		old_name = TextDatumGetCString(row_value(old, desc, name_att));
 		before = compile(old_name, DatumGetJsonbP(row_value(old, desc, definition_att)));
 	}
 	if (!TRIGGER_FIRED_BY_DELETE(trigdata->tg_event))
 	{
-		HeapTuple	new = has_old ? trigdata->tg_newtuple : trigdata->tg_trigtuple;
-		Datum		name = row_value(new, desc, name_att);
-		Datum		definition = row_value(new, desc, definition_att);
-		char	   *new_name;
+		HeapTuple new = has_old ? trigdata->tg_newtuple : trigdata->tg_trigtuple;
+		Datum name = row_value(new, desc, name_att);
+		Datum definition = row_value(new, desc, definition_att);
+		char *new_name;
 
 		if (name == (Datum) 0 || definition == (Datum) 0)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("a lifecycle needs a name and a definition"), errtable(rel)));
+					 errmsg("a lifecycle needs a name and a definition"),
+					 errtable(rel)));
 		new_name = TextDatumGetCString(name);
 		if (strlen(new_name) == 0 || strlen(new_name) >= NAMEDATALEN)
 			ereport(ERROR,
@@ -750,7 +776,10 @@ run_tracker_lifecycles_before(PG_FUNCTION_ARGS)
 
 	lost = lost_states(before, after, &list);
 	if (lost)
-		check_unused(rel, old_name, lost, psprintf("states that it would lose or change: %s", list));
+		check_unused(rel,
+					 old_name,
+					 lost,
+					 psprintf("states that it would lose or change: %s", list));
 	return PointerGetDatum(trigdata->tg_newtuple);
 }
 
@@ -767,8 +796,8 @@ run_tracker_lifecycles_after(PG_FUNCTION_ARGS)
 Datum
 run_tracker_define_lifecycle(PG_FUNCTION_ARGS)
 {
-	Datum		values[2];
-	Oid			types[2] = {TEXTOID, JSONBOID};
+	Datum values[2];
+	Oid types[2] = {TEXTOID, JSONBOID};
 
 	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
 		ereport(ERROR,
@@ -781,7 +810,12 @@ run_tracker_define_lifecycle(PG_FUNCTION_ARGS)
 	if (SPI_execute_with_args("INSERT INTO run_tracker.lifecycles (name, definition) "
 							  "VALUES ($1, $2) ON CONFLICT (name) DO UPDATE "
 							  "SET definition = EXCLUDED.definition",
-							  2, types, values, NULL, false, 0) != SPI_OK_INSERT)
+							  2,
+							  types,
+							  values,
+							  NULL,
+							  false,
+							  0) != SPI_OK_INSERT)
 		elog(ERROR, "could not store the lifecycle");
 	SPI_finish();
 	PG_RETURN_VOID();
@@ -791,9 +825,9 @@ run_tracker_define_lifecycle(PG_FUNCTION_ARGS)
 Datum
 run_tracker_drop_lifecycle(PG_FUNCTION_ARGS)
 {
-	Datum		values[1];
-	Oid			types[1] = {TEXTOID};
-	bool		dropped;
+	Datum values[1];
+	Oid types[1] = {TEXTOID};
+	bool dropped;
 
 	if (PG_ARGISNULL(0))
 		ereport(ERROR,
@@ -801,8 +835,13 @@ run_tracker_drop_lifecycle(PG_FUNCTION_ARGS)
 	(void) rt_table(RT_lifecycles);
 	values[0] = PG_GETARG_DATUM(0);
 	SPI_connect();
-	if (SPI_execute_with_args("DELETE FROM run_tracker.lifecycles WHERE name = $1", 1, types,
-							  values, NULL, false, 0) != SPI_OK_DELETE)
+	if (SPI_execute_with_args("DELETE FROM run_tracker.lifecycles WHERE name = $1",
+							  1,
+							  types,
+							  values,
+							  NULL,
+							  false,
+							  0) != SPI_OK_DELETE)
 		elog(ERROR, "could not delete the lifecycle");
 	dropped = SPI_processed > 0;
 	SPI_finish();
@@ -879,8 +918,8 @@ Datum
 run_tracker_closing_status(PG_FUNCTION_ARGS)
 {
 	const RtLifecycle *lifecycle;
-	int			from;
-	int			to;
+	int from;
+	int to;
 
 	if (PG_ARGISNULL(0) || PG_ARGISNULL(1) || PG_ARGISNULL(2))
 		PG_RETURN_NULL();
@@ -888,8 +927,8 @@ run_tracker_closing_status(PG_FUNCTION_ARGS)
 	from = rt_lifecycle_state_required(lifecycle, PG_GETARG_DATUM(1));
 	to = rt_lifecycle_closing(lifecycle,
 							  from,
-							  strcmp(TextDatumGetCString(PG_GETARG_DATUM(2)), "timed_out") == 0
-								  ? RT_TIMED_OUT
-								  : RT_CANCELLED);
+							  strcmp(TextDatumGetCString(PG_GETARG_DATUM(2)), "timed_out") == 0 ?
+								  RT_TIMED_OUT :
+								  RT_CANCELLED);
 	PG_RETURN_TEXT_P(cstring_to_text(lifecycle->states[to].name));
 }

@@ -14,31 +14,31 @@
 
 typedef struct RtState
 {
-	char	   *name;
-	int			name_len;
-	RtPhase		phase;
-	uint64		next;			/* bit i: state i may follow */
-	int			nnext;
-	uint8		next_order[RT_MAX_STATES];	/* the same, in the order of the definition */
-	bool		has_timeout;	/* own or inherited; open states only */
-	Interval	timeout;
+	char *name;
+	int name_len;
+	RtPhase phase;
+	uint64 next; /* bit i: state i may follow */
+	int nnext;
+	uint8 next_order[RT_MAX_STATES]; /* the same, in the order of the definition */
+	bool has_timeout;				 /* own or inherited; open states only */
+	Interval timeout;
 } RtState;
 
 typedef struct RtLifecycle
 {
-	char	   *name;
-	int			name_len;
-	int			nstates;
-	int			initial;
-	RtState    *states;
+	char *name;
+	int name_len;
+	int nstates;
+	int initial;
+	RtState *states;
 } RtLifecycle;
 
 extern const RtLifecycle *rt_lifecycle_get(Datum name);
 extern const RtLifecycle *rt_lifecycle_find(const char *name, int len);
-extern int	rt_lifecycle_state(const RtLifecycle *lifecycle, Datum status);
-extern int	rt_lifecycle_state_required(const RtLifecycle *lifecycle, Datum status);
-extern int	rt_lifecycle_next(const RtLifecycle *lifecycle, int from, RtPhase phase);
-extern int	rt_lifecycle_closing(const RtLifecycle *lifecycle, int from, RtPhase phase);
+extern int rt_lifecycle_state(const RtLifecycle *lifecycle, Datum status);
+extern int rt_lifecycle_state_required(const RtLifecycle *lifecycle, Datum status);
+extern int rt_lifecycle_next(const RtLifecycle *lifecycle, int from, RtPhase phase);
+extern int rt_lifecycle_closing(const RtLifecycle *lifecycle, int from, RtPhase phase);
 extern bool rt_lifecycle_allows(const RtLifecycle *lifecycle, int from, int to);
 extern void rt_lifecycle_refuse(const RtLifecycle *lifecycle, int from, const char *to,
 								const char *table);

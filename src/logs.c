@@ -30,7 +30,7 @@ static const char *const levels[] = {"DEBUG", "INFO", "WARNING", "ERROR", "CRITI
 static int
 level_rank(Datum level)
 {
-	char	   *name = TextDatumGetCString(level);
+	char *name = TextDatumGetCString(level);
 
 	for (int i = 0; i < lengthof(levels); i++)
 		if (strcmp(name, levels[i]) == 0)
@@ -42,14 +42,15 @@ level_rank(Datum level)
 Datum
 run_tracker_log_level_rank(PG_FUNCTION_ARGS)
 {
-	int			rank;
+	int rank;
 
 	if (PG_ARGISNULL(0))
 		PG_RETURN_NULL();
 	rank = level_rank(PG_GETARG_DATUM(0));
 	if (rank < 0)
 		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("unknown log level"),
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("unknown log level"),
 				 errdetail("The level is \"%s\".", TextDatumGetCString(PG_GETARG_DATUM(0))),
 				 errhint("Levels are DEBUG, INFO, WARNING, ERROR and CRITICAL.")));
 	PG_RETURN_INT32(rank);
@@ -61,15 +62,16 @@ run_tracker_logs_before(PG_FUNCTION_ARGS)
 {
 	const RtTable *t = rt_trigger_check(fcinfo, RT_logs, RT_BEFORE_ROW, "logs_before");
 	TriggerData *trigdata = (TriggerData *) fcinfo->context;
-	AttrNumber	level = RT_ATT(t, logs, level);
-	AttrNumber	seq = RT_ATT(t, logs, seq);
-	RtRow		row;
+	AttrNumber level = RT_ATT(t, logs, level);
+	AttrNumber seq = RT_ATT(t, logs, seq);
+	RtRow row;
 
 	rt_row_begin(&row, trigdata, t);
 	rt_row_require(&row, RT_ATT(t, logs, message));
 	rt_row_default(&row, level, CStringGetTextDatum("INFO"));
 	if (level_rank(rt_row_get(&row, level)) < 0)
-		rt_row_violation(&row, level,
+		rt_row_violation(&row,
+						 level,
 						 psprintf("The level is \"%s\", it must be one of DEBUG, INFO, WARNING, "
 								  "ERROR, CRITICAL.",
 								  TextDatumGetCString(rt_row_get(&row, level))));
@@ -78,11 +80,14 @@ run_tracker_logs_before(PG_FUNCTION_ARGS)
 	if (TRIGGER_FIRED_BY_INSERT(trigdata->tg_event))
 	{
 		rt_run_adopt(&row, RT_ATT(t, logs, run_id), RT_ATT(t, logs, user_id));
-		rt_row_default(&row, RT_ATT(t, logs, created_at),
+		rt_row_default(&row,
+					   RT_ATT(t, logs, created_at),
 					   TimestampTzGetDatum(GetCurrentTimestamp()));
 		if (rt_row_isnull(&row, seq))
-			rt_row_set(&row, seq,
-					   Int64GetDatum(rt_sequence_next(row.rel, seq,
+			rt_row_set(&row,
+					   seq,
+					   Int64GetDatum(rt_sequence_next(row.rel,
+													  seq,
 													  rt_row_get(&row, RT_ATT(t, logs, run_id)))));
 	}
 	return rt_row_end(&row);
@@ -91,7 +96,7 @@ run_tracker_logs_before(PG_FUNCTION_ARGS)
 static void
 log_contribution(RtDelta *delta, TupleTableSlot *row, const RtTable *t, int sign)
 {
-	bool		isnull;
+	bool isnull;
 
 	if (level_rank(slot_getattr(row, RT_ATT(t, logs, level), &isnull)) >= RT_LEVEL_ERROR)
 		rt_delta_count(delta, RT_COUNT_ERRORS, sign);
@@ -104,7 +109,9 @@ run_tracker_logs_after(PG_FUNCTION_ARGS)
 	const RtTable *t = rt_trigger_check(fcinfo, RT_logs, RT_AFTER_STATEMENT, "logs_after");
 
 	rt_sequence_release();
-	rt_fold_statement((TriggerData *) fcinfo->context, t, RT_ATT(t, logs, run_id),
+	rt_fold_statement((TriggerData *) fcinfo->context,
+					  t,
+					  RT_ATT(t, logs, run_id),
 					  log_contribution);
 	return PointerGetDatum(NULL);
 }
@@ -113,11 +120,11 @@ run_tracker_logs_after(PG_FUNCTION_ARGS)
 Datum
 run_tracker_add_log(PG_FUNCTION_ARGS)
 {
-	static RtPlan plan = {
-		"INSERT INTO run_tracker.logs (run_id, message, level, category, step_name, details, "
-		"task_id) VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING seq",
-		7,
-		{UUIDOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, JSONBOID, UUIDOID}};
+	static RtPlan plan =
+		{"INSERT INTO run_tracker.logs (run_id, message, level, category, step_name, details, "
+		 "task_id) VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING seq",
+		 7,
+		 {UUIDOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, JSONBOID, UUIDOID}};
 
 	rt_call_require(fcinfo, 0, "run_id");
 	rt_call_require(fcinfo, 1, "message");

@@ -38,9 +38,9 @@ run_tracker_messages_before(PG_FUNCTION_ARGS)
 {
 	const RtTable *t = rt_trigger_check(fcinfo, RT_messages, RT_BEFORE_ROW, "messages_before");
 	TriggerData *trigdata = (TriggerData *) fcinfo->context;
-	AttrNumber	role = RT_ATT(t, messages, role);
-	AttrNumber	seq = RT_ATT(t, messages, seq);
-	RtRow		row;
+	AttrNumber role = RT_ATT(t, messages, role);
+	AttrNumber seq = RT_ATT(t, messages, seq);
+	RtRow row;
 
 	rt_row_begin(&row, trigdata, t);
 	rt_row_require(&row, role);
@@ -48,7 +48,8 @@ run_tracker_messages_before(PG_FUNCTION_ARGS)
 		rt_row_violation(&row, role, "A message needs a role, such as user or assistant.");
 	if (rt_row_isnull(&row, RT_ATT(t, messages, content)) &&
 		rt_row_isnull(&row, RT_ATT(t, messages, parts)))
-		rt_row_violation(&row, RT_ATT(t, messages, content),
+		rt_row_violation(&row,
+						 RT_ATT(t, messages, content),
 						 "A message needs a content, or parts.");
 	rt_row_check_json(&row, RT_ATT(t, messages, parts), true);
 	rt_row_check_json(&row, RT_ATT(t, messages, metadata), false);
@@ -57,12 +58,16 @@ run_tracker_messages_before(PG_FUNCTION_ARGS)
 	if (TRIGGER_FIRED_BY_INSERT(trigdata->tg_event))
 	{
 		rt_run_adopt(&row, RT_ATT(t, messages, run_id), RT_ATT(t, messages, user_id));
-		rt_row_default(&row, RT_ATT(t, messages, created_at),
+		rt_row_default(&row,
+					   RT_ATT(t, messages, created_at),
 					   TimestampTzGetDatum(GetCurrentTimestamp()));
 		if (rt_row_isnull(&row, seq))
-			rt_row_set(&row, seq,
-					   Int64GetDatum(rt_sequence_next(row.rel, seq,
-													  rt_row_get(&row, RT_ATT(t, messages, run_id)))));
+			rt_row_set(&row,
+					   seq,
+					   Int64GetDatum(
+						   rt_sequence_next(row.rel,
+											seq,
+											rt_row_get(&row, RT_ATT(t, messages, run_id)))));
 	}
 	return rt_row_end(&row);
 }
@@ -70,7 +75,7 @@ run_tracker_messages_before(PG_FUNCTION_ARGS)
 static void
 message_contribution(RtDelta *delta, TupleTableSlot *row, const RtTable *t, int sign)
 {
-	bool		isnull;
+	bool isnull;
 	TimestampTz created_at =
 		DatumGetTimestampTz(slot_getattr(row, RT_ATT(t, messages, created_at), &isnull));
 
@@ -83,17 +88,17 @@ message_contribution(RtDelta *delta, TupleTableSlot *row, const RtTable *t, int 
 static char *
 make_name(text *content)
 {
-	char	   *data = VARDATA_ANY(content);
-	int			len = VARSIZE_ANY_EXHDR(content);
-	char	   *name;
-	int			n = 0;
+	char *data = VARDATA_ANY(content);
+	int len = VARSIZE_ANY_EXHDR(content);
+	char *name;
+	int n = 0;
 
 	len = pg_mbcharcliplen(data, len, RT_NAME_LENGTH);
 	name = palloc(len + 1);
 	for (int i = 0; i < len; i++)
 	{
 		/* no multibyte character of a server encoding contains an ASCII byte */
-		bool		space = data[i] == ' ' || data[i] == '\n' || data[i] == '\r' || data[i] == '\t';
+		bool space = data[i] == ' ' || data[i] == '\n' || data[i] == '\r' || data[i] == '\t';
 
 		if (space && (n == 0 || name[n - 1] == ' '))
 			continue;
@@ -112,16 +117,16 @@ make_name(text *content)
 static void
 name_run(const pg_uuid_t *run_id, const char *name)
 {
-	RtWriter	writer;
-	Snapshot	snapshot = rt_latest_snapshot();
-	RtProbe		probe;
+	RtWriter writer;
+	Snapshot snapshot = rt_latest_snapshot();
+	RtProbe probe;
 
 	rt_writer_open(&writer, RT_runs);
 	rt_probe_begin(&probe, writer.rel, UUIDPGetDatum(run_id), snapshot);
 	if (rt_probe_next(&probe, ForwardScanDirection))
 	{
-		bool		isnull;
-		AttrNumber	att = RT_ATT(writer.table, runs, name);
+		bool isnull;
+		AttrNumber att = RT_ATT(writer.table, runs, name);
 
 		(void) slot_getattr(probe.slot, att, &isnull);
 		if (isnull && rt_row_lock(writer.rel, probe.slot, snapshot, LockTupleNoKeyExclusive, false))
@@ -143,18 +148,18 @@ name_runs(TriggerData *trigdata, const RtTable *t)
 	Tuplestorestate *rows = trigdata->tg_newtable;
 	TupleTableSlot *slot =
 		MakeSingleTupleTableSlot(RelationGetDescr(trigdata->tg_relation), &TTSOpsMinimalTuple);
-	pg_uuid_t	last = {{0}};
+	pg_uuid_t last = {{0}};
 
 	tuplestore_select_read_pointer(rows, tuplestore_alloc_read_pointer(rows, EXEC_FLAG_REWIND));
 	tuplestore_rescan(rows);
 	while (tuplestore_gettupleslot(rows, true, false, slot))
 	{
-		bool		isnull;
-		text	   *role = DatumGetTextPP(slot_getattr(slot, RT_ATT(t, messages, role), &isnull));
-		Datum		content;
-		pg_uuid_t	run_id;
-		RtRunInfo	run;
-		char	   *name;
+		bool isnull;
+		text *role = DatumGetTextPP(slot_getattr(slot, RT_ATT(t, messages, role), &isnull));
+		Datum content;
+		pg_uuid_t run_id;
+		RtRunInfo run;
+		char *name;
 
 		if (VARSIZE_ANY_EXHDR(role) != 4 || memcmp(VARDATA_ANY(role), "user", 4) != 0)
 			continue;
@@ -176,8 +181,7 @@ name_runs(TriggerData *trigdata, const RtTable *t)
 Datum
 run_tracker_messages_after(PG_FUNCTION_ARGS)
 {
-	const RtTable *t =
-		rt_trigger_check(fcinfo, RT_messages, RT_AFTER_STATEMENT, "messages_after");
+	const RtTable *t = rt_trigger_check(fcinfo, RT_messages, RT_AFTER_STATEMENT, "messages_after");
 	TriggerData *trigdata = (TriggerData *) fcinfo->context;
 
 	rt_sequence_release();
@@ -191,11 +195,11 @@ run_tracker_messages_after(PG_FUNCTION_ARGS)
 Datum
 run_tracker_add_message(PG_FUNCTION_ARGS)
 {
-	static RtPlan plan = {
-		"INSERT INTO run_tracker.messages (run_id, role, content, task_id, parts, name, metadata) "
-		"VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING seq",
-		7,
-		{UUIDOID, TEXTOID, TEXTOID, UUIDOID, JSONBOID, TEXTOID, JSONBOID}};
+	static RtPlan plan =
+		{"INSERT INTO run_tracker.messages (run_id, role, content, task_id, parts, name, metadata) "
+		 "VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING seq",
+		 7,
+		 {UUIDOID, TEXTOID, TEXTOID, UUIDOID, JSONBOID, TEXTOID, JSONBOID}};
 
 	rt_call_require(fcinfo, 0, "run_id");
 	rt_call_require(fcinfo, 1, "role");
@@ -207,22 +211,22 @@ run_tracker_add_message(PG_FUNCTION_ARGS)
 Datum
 run_tracker_run_messages(PG_FUNCTION_ARGS)
 {
-	static RtPlan plan = {
-		"SELECT COALESCE(jsonb_agg(jsonb_build_object("
-		"'role', m.role, 'content', m.content, 'timestamp', m.created_at, 'taskId', m.task_id, "
-		"'metadata', COALESCE(m.metadata, '{}') || jsonb_strip_nulls(jsonb_build_object("
-		"'tokens', t.total_tokens, 'cost', t.cost, "
-		"'timeToFirstToken', t.time_to_first_token_ms, 'totalTime', t.duration_ms))) "
-		"|| CASE WHEN m.name IS NULL THEN '{}' ELSE jsonb_build_object('name', m.name) END "
-		"|| CASE WHEN m.parts IS NULL THEN '{}' ELSE jsonb_build_object('parts', m.parts) END "
-		"ORDER BY m.seq), '[]') "
-		"FROM run_tracker.messages m LEFT JOIN run_tracker.tasks t "
-		"ON t.run_id = m.run_id AND t.task_id = m.task_id AND m.role = 'assistant' "
-		"WHERE m.run_id = $1",
-		1,
-		{UUIDOID}};
-	Datum		result;
-	bool		isnull;
+	static RtPlan plan =
+		{"SELECT COALESCE(jsonb_agg(jsonb_build_object("
+		 "'role', m.role, 'content', m.content, 'timestamp', m.created_at, 'taskId', m.task_id, "
+		 "'metadata', COALESCE(m.metadata, '{}') || jsonb_strip_nulls(jsonb_build_object("
+		 "'tokens', t.total_tokens, 'cost', t.cost, "
+		 "'timeToFirstToken', t.time_to_first_token_ms, 'totalTime', t.duration_ms))) "
+		 "|| CASE WHEN m.name IS NULL THEN '{}' ELSE jsonb_build_object('name', m.name) END "
+		 "|| CASE WHEN m.parts IS NULL THEN '{}' ELSE jsonb_build_object('parts', m.parts) END "
+		 "ORDER BY m.seq), '[]') "
+		 "FROM run_tracker.messages m LEFT JOIN run_tracker.tasks t "
+		 "ON t.run_id = m.run_id AND t.task_id = m.task_id AND m.role = 'assistant' "
+		 "WHERE m.run_id = $1",
+		 1,
+		 {UUIDOID}};
+	Datum result;
+	bool isnull;
 
 	rt_call_require(fcinfo, 0, "run_id");
 	rt_run_require(PG_GETARG_DATUM(0));

@@ -33,14 +33,14 @@ PG_FUNCTION_INFO_V1(run_tracker_rebuild_open_runs);
 
 /* marks per idle timeout, and bounds of the time between two marks */
 #define RT_MARKS_PER_TIMEOUT 16
-#define RT_MARK_MIN_US (10 * INT64CONST(1000))
-#define RT_MARK_MAX_US (5 * INT64CONST(1000000))
+#define RT_MARK_MIN_US		 (10 * INT64CONST(1000))
+#define RT_MARK_MAX_US		 (5 * INT64CONST(1000000))
 
 static TimestampTz
 add_interval(TimestampTz moment, Datum interval)
 {
-	return DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
-												   TimestampTzGetDatum(moment), interval));
+	return DatumGetTimestampTz(
+		DirectFunctionCall2(timestamptz_pl_interval, TimestampTzGetDatum(moment), interval));
 }
 
 /*
@@ -51,23 +51,20 @@ static bool
 deadline(const RtRun *run, TimestampTz last_activity, TimestampTz available, TimestampTz *result)
 {
 	const RtLifecycle *lifecycle = rt_lifecycle_get(run->lifecycle);
-	const RtState *state =
-		&lifecycle->states[rt_lifecycle_state_required(lifecycle, run->status)];
-	bool		found = false;
+	const RtState *state = &lifecycle->states[rt_lifecycle_state_required(lifecycle, run->status)];
+	bool found = false;
 
 	if (state->has_timeout)
 	{
-		Interval	timeout = state->timeout;
+		Interval timeout = state->timeout;
 
 		/* a queued run begins to wait when it is due */
-		*result = add_interval(run->phase == RT_QUEUED ? Max(last_activity, available)
-													   : last_activity,
-							   run->timeout != (Datum) 0 ? run->timeout
-														 : IntervalPGetDatum(&timeout));
+		*result =
+			add_interval(run->phase == RT_QUEUED ? Max(last_activity, available) : last_activity,
+						 run->timeout != (Datum) 0 ? run->timeout : IntervalPGetDatum(&timeout));
 		found = true;
 	}
-	if (run->max_duration != (Datum) 0 && run->started_at != DT_NOBEGIN &&
-		run->phase != RT_WAITING)
+	if (run->max_duration != (Datum) 0 && run->started_at != DT_NOBEGIN && run->phase != RT_WAITING)
 	{
 		TimestampTz end = add_interval(run->started_at, run->max_duration);
 
@@ -85,7 +82,7 @@ begin_row(RtWriter *writer, const RtRun *run, TimestampTz now)
 	const RtTable *t = writer->table;
 	TimestampTz available = run->scheduled_at != DT_NOBEGIN ? run->scheduled_at : run->created_at;
 	TimestampTz deadline_at = 0;
-	bool		has_deadline = deadline(run, now, available, &deadline_at);
+	bool has_deadline = deadline(run, now, available, &deadline_at);
 
 	rt_writer_set(writer, RT_ATT(t, open_runs, run_id), UUIDPGetDatum(&run->run_id), false);
 	rt_writer_set(writer, RT_ATT(t, open_runs, user_id), run->user_id, false);
@@ -93,9 +90,13 @@ begin_row(RtWriter *writer, const RtRun *run, TimestampTz now)
 	rt_writer_set(writer, RT_ATT(t, open_runs, kind), run->kind, run->kind == (Datum) 0);
 	rt_writer_set(writer, RT_ATT(t, open_runs, phase), rt_phase_datum(run->phase), false);
 	rt_writer_set(writer, RT_ATT(t, open_runs, priority), Int32GetDatum(run->priority), false);
-	rt_writer_set(writer, RT_ATT(t, open_runs, available_at), TimestampTzGetDatum(available),
+	rt_writer_set(writer,
+				  RT_ATT(t, open_runs, available_at),
+				  TimestampTzGetDatum(available),
 				  false);
-	rt_writer_set(writer, RT_ATT(t, open_runs, deadline_at), TimestampTzGetDatum(deadline_at),
+	rt_writer_set(writer,
+				  RT_ATT(t, open_runs, deadline_at),
+				  TimestampTzGetDatum(deadline_at),
 				  !has_deadline);
 	rt_writer_set(writer, RT_ATT(t, open_runs, last_activity_at), TimestampTzGetDatum(now), false);
 	rt_writer_set(writer, RT_ATT(t, open_runs, worker), run->worker, run->worker == (Datum) 0);
@@ -106,8 +107,8 @@ begin_row(RtWriter *writer, const RtRun *run, TimestampTz now)
 void
 rt_open_runs_sync(const RtRun *runs, int n)
 {
-	RtWriter	writer;
-	Snapshot	snapshot;
+	RtWriter writer;
+	Snapshot snapshot;
 	TimestampTz now = GetCurrentTimestamp();
 
 	if (n == 0)
@@ -117,8 +118,8 @@ rt_open_runs_sync(const RtRun *runs, int n)
 	for (int i = 0; i < n; i++)
 	{
 		const RtRun *run = &runs[i];
-		RtProbe		probe;
-		bool		found;
+		RtProbe probe;
+		bool found;
 
 		rt_probe_begin(&probe, writer.rel, UUIDPGetDatum(&run->run_id), snapshot);
 		found = rt_probe_next(&probe, ForwardScanDirection) &&
@@ -150,11 +151,11 @@ rt_open_runs_sync(const RtRun *runs, int n)
 static bool
 mark_is_due(const RtTable *t, TupleTableSlot *row, TimestampTz now)
 {
-	bool		isnull;
-	TimestampTz last = DatumGetTimestampTz(
-		slot_getattr(row, RT_ATT(t, open_runs, last_activity_at), &isnull));
-	Datum		deadline_at = slot_getattr(row, RT_ATT(t, open_runs, deadline_at), &isnull);
-	int64		interval = RT_MARK_MAX_US;
+	bool isnull;
+	TimestampTz last =
+		DatumGetTimestampTz(slot_getattr(row, RT_ATT(t, open_runs, last_activity_at), &isnull));
+	Datum deadline_at = slot_getattr(row, RT_ATT(t, open_runs, deadline_at), &isnull);
+	int64 interval = RT_MARK_MAX_US;
 
 	if (!isnull)
 		interval = (DatumGetTimestampTz(deadline_at) - last) / RT_MARKS_PER_TIMEOUT;
@@ -165,16 +166,16 @@ mark_is_due(const RtTable *t, TupleTableSlot *row, TimestampTz now)
 void
 rt_open_runs_touch(RtDelta **deltas, int n)
 {
-	Relation	rel = table_open(rt_table(RT_open_runs)->relid, RowExclusiveLock);
+	Relation rel = table_open(rt_table(RT_open_runs)->relid, RowExclusiveLock);
 	const RtTable *t = rt_table(RT_open_runs);
-	Snapshot	snapshot = rt_latest_snapshot();
+	Snapshot snapshot = rt_latest_snapshot();
 	TimestampTz now = GetCurrentTimestamp();
-	RtWriter	writer;
-	bool		writing = false;
+	RtWriter writer;
+	bool writing = false;
 
 	for (int i = 0; i < n; i++)
 	{
-		RtProbe		probe;
+		RtProbe probe;
 
 		rt_probe_begin(&probe, rel, UUIDPGetDatum(&deltas[i]->run_id), snapshot);
 		if (rt_probe_next(&probe, ForwardScanDirection) && mark_is_due(t, probe.slot, now) &&
@@ -184,8 +185,10 @@ rt_open_runs_touch(RtDelta **deltas, int n)
 				rt_writer_open(&writer, RT_open_runs);
 			writing = true;
 			rt_writer_copy(&writer, probe.slot);
-			rt_writer_set(&writer, RT_ATT(t, open_runs, last_activity_at),
-						  TimestampTzGetDatum(now), false);
+			rt_writer_set(&writer,
+						  RT_ATT(t, open_runs, last_activity_at),
+						  TimestampTzGetDatum(now),
+						  false);
 			rt_writer_update(&writer, probe.slot);
 		}
 		rt_probe_end(&probe);
@@ -200,7 +203,7 @@ rt_open_runs_touch(RtDelta **deltas, int n)
 void
 rt_open_runs_delete(const pg_uuid_t *run_ids, int n)
 {
-	RtRun	   *gone = palloc0(sizeof(RtRun) * Max(n, 1));
+	RtRun *gone = palloc0(sizeof(RtRun) * Max(n, 1));
 
 	for (int i = 0; i < n; i++)
 	{
@@ -218,29 +221,31 @@ rt_open_runs_delete(const pg_uuid_t *run_ids, int n)
 Datum
 run_tracker_rebuild_open_runs(PG_FUNCTION_ARGS)
 {
-	RtRun	   *runs;
-	uint64		nruns;
-	uint64		n;
+	RtRun *runs;
+	uint64 nruns;
+	uint64 n;
 
 	(void) rt_table(RT_runs);
 	SPI_connect();
 	if (SPI_execute("DELETE FROM run_tracker.open_runs o WHERE NOT EXISTS (SELECT FROM "
 					"run_tracker.runs r WHERE r.run_id = o.run_id "
 					"AND r.phase IN ('queued', 'active', 'waiting'))",
-					false, 0) != SPI_OK_DELETE)
+					false,
+					0) != SPI_OK_DELETE)
 		elog(ERROR, "could not delete from open_runs");
 	n = SPI_processed;
 	if (SPI_execute("SELECT r.run_id FROM run_tracker.runs r WHERE r.phase IN ('queued', "
 					"'active', 'waiting') AND NOT EXISTS (SELECT FROM run_tracker.open_runs o "
 					"WHERE o.run_id = r.run_id)",
-					false, 0) != SPI_OK_SELECT)
+					false,
+					0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read runs");
 	runs = palloc(sizeof(RtRun) * Max(SPI_processed, 1));
 	nruns = 0;
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
-		bool		isnull;
-		Datum		run_id = SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull);
+		bool isnull;
+		Datum run_id = SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull);
 
 		if (rt_run_fetch(DatumGetUUIDP(run_id), &runs[nruns]))
 			nruns++;

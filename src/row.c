@@ -21,8 +21,8 @@
 void
 rt_row_begin(RtRow *row, TriggerData *trigdata, const RtTable *table)
 {
-	TupleDesc	desc = RelationGetDescr(trigdata->tg_relation);
-	bool		update = TRIGGER_FIRED_BY_UPDATE(trigdata->tg_event);
+	TupleDesc desc = RelationGetDescr(trigdata->tg_relation);
+	bool update = TRIGGER_FIRED_BY_UPDATE(trigdata->tg_event);
 
 	row->rel = trigdata->tg_relation;
 	row->table = table;
@@ -44,7 +44,7 @@ rt_row_begin(RtRow *row, TriggerData *trigdata, const RtTable *table)
 Datum
 rt_row_end(RtRow *row)
 {
-	HeapTuple	tuple;
+	HeapTuple tuple;
 
 	if (!row->changed)
 		return PointerGetDatum(row->tuple);
@@ -95,7 +95,9 @@ rt_row_differs(const RtRow *row, AttrNumber att)
 		return true;
 	if (row->nulls[att - 1])
 		return false;
-	return !datum_image_eq(row->values[att - 1], row->old_values[att - 1], attr->attbyval,
+	return !datum_image_eq(row->values[att - 1],
+						   row->old_values[att - 1],
+						   attr->attbyval,
 						   attr->attlen);
 }
 
@@ -121,9 +123,10 @@ rt_row_unchanged(const RtRow *row)
 	HeapTupleHeader new = row->tuple->t_data;
 	HeapTupleHeader old = row->old->t_data;
 
-	return !row->changed && row->tuple->t_len == row->old->t_len && new->t_hoff == old->t_hoff &&
-		   HeapTupleHeaderGetNatts(new) == HeapTupleHeaderGetNatts(old) &&
-		   (new->t_infomask & HEAP_HASNULL) == (old->t_infomask & HEAP_HASNULL) &&
+	return !row->changed && row->tuple->t_len == row->old->t_len &&
+		   new->t_hoff == old->t_hoff &&HeapTupleHeaderGetNatts(new) ==
+			   HeapTupleHeaderGetNatts(old) &&
+		   (new->t_infomask &HEAP_HASNULL) == (old->t_infomask & HEAP_HASNULL) &&
 		   memcmp((char *) new + SizeofHeapTupleHeader,
 				  (char *) old + SizeofHeapTupleHeader,
 				  row->tuple->t_len - SizeofHeapTupleHeader) == 0;
@@ -133,8 +136,8 @@ rt_row_unchanged(const RtRow *row)
 void
 rt_row_check_size(const RtRow *row)
 {
-	TupleDesc	desc = RelationGetDescr(row->rel);
-	int64		limit = (int64) rt_max_payload_kb * 1024;
+	TupleDesc desc = RelationGetDescr(row->rel);
+	int64 limit = (int64) rt_max_payload_kb * 1024;
 
 	/* a small tuple with nothing stored outside cannot hold large values, even compressed */
 	if (!HeapTupleHasExternal(row->tuple) && row->tuple->t_len * INT64CONST(256) < limit)
@@ -143,7 +146,7 @@ rt_row_check_size(const RtRow *row)
 	for (int i = 0; i < desc->natts; i++)
 	{
 		Form_pg_attribute attr = TupleDescAttr(desc, i);
-		int64		size;
+		int64 size;
 
 		if (attr->attlen != -1 || attr->attisdropped || row->nulls[i] ||
 			(row->old && !row->old_nulls[i] && row->values[i] == row->old_values[i]))
@@ -154,7 +157,8 @@ rt_row_check_size(const RtRow *row)
 					(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 					 errmsg("payload of column \"%s\" is too large", NameStr(attr->attname)),
 					 errdetail("The value has %lld bytes, at most %lld are allowed.",
-							   (long long) size, (long long) limit),
+							   (long long) size,
+							   (long long) limit),
 					 errhint("Store large values elsewhere and keep their address, or raise "
 							 "run_tracker.max_payload."),
 					 errtablecol(row->rel, i + 1)));
@@ -178,7 +182,7 @@ rt_row_require(const RtRow *row, AttrNumber att)
 void
 rt_row_check_json(const RtRow *row, AttrNumber att, bool array)
 {
-	Jsonb	   *json;
+	Jsonb *json;
 
 	if (rt_row_isnull(row, att) || (row->old && !rt_row_differs(row, att)))
 		return;

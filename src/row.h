@@ -15,15 +15,15 @@
 
 typedef struct RtRow
 {
-	Relation	rel;
+	Relation rel;
 	const RtTable *table;
-	HeapTuple	tuple;			/* the new row */
-	HeapTuple	old;			/* the old one, or NULL for INSERT */
-	Datum	   *values;			/* of the new row */
-	bool	   *nulls;
-	Datum	   *old_values;		/* of the old row, or NULL */
-	bool	   *old_nulls;
-	bool		changed;		/* by the trigger */
+	HeapTuple tuple; /* the new row */
+	HeapTuple old;	 /* the old one, or NULL for INSERT */
+	Datum *values;	 /* of the new row */
+	bool *nulls;
+	Datum *old_values; /* of the old row, or NULL */
+	bool *old_nulls;
+	bool changed; /* by the trigger */
 } RtRow;
 
 extern void rt_row_begin(RtRow *row, TriggerData *trigdata, const RtTable *table);
@@ -40,23 +40,23 @@ extern void rt_row_violation(const RtRow *row, AttrNumber att, const char *detai
 extern void rt_row_require(const RtRow *row, AttrNumber att);
 
 #define rt_row_isnull(row, att) ((row)->nulls[(att) -1])
-#define rt_row_get(row, att) ((row)->values[(att) -1])
+#define rt_row_get(row, att)	((row)->values[(att) -1])
 
 /* The columns that runs and tasks have in common, by number. */
 typedef struct RtStatusColumns
 {
-	AttrNumber	lifecycle;
-	AttrNumber	status;
-	AttrNumber	phase;
-	AttrNumber	attempt;
-	AttrNumber	result;
-	AttrNumber	error;
-	AttrNumber	error_detail;
-	AttrNumber	created_at;
-	AttrNumber	started_at;
-	AttrNumber	finished_at;
-	AttrNumber	updated_at;
-	AttrNumber	duration_ms;
+	AttrNumber lifecycle;
+	AttrNumber status;
+	AttrNumber phase;
+	AttrNumber attempt;
+	AttrNumber result;
+	AttrNumber error;
+	AttrNumber error_detail;
+	AttrNumber created_at;
+	AttrNumber started_at;
+	AttrNumber finished_at;
+	AttrNumber updated_at;
+	AttrNumber duration_ms;
 } RtStatusColumns;
 
 #define RT_STATUS_COLUMNS(table, t)                                                                \
@@ -70,11 +70,11 @@ typedef struct RtStatusColumns
 
 typedef enum RtMove
 {
-	RT_MOVE_NONE,				/* the status stays */
-	RT_MOVE_OPEN,				/* from an open state to an open one */
-	RT_MOVE_FINISH,				/* from an open state to a finished one */
-	RT_MOVE_LATE,				/* from a finished state to a finished one */
-	RT_MOVE_RETRY				/* from a finished state to an open one */
+	RT_MOVE_NONE,	/* the status stays */
+	RT_MOVE_OPEN,	/* from an open state to an open one */
+	RT_MOVE_FINISH, /* from an open state to a finished one */
+	RT_MOVE_LATE,	/* from a finished state to a finished one */
+	RT_MOVE_RETRY	/* from a finished state to an open one */
 } RtMove;
 
 extern RtPhase rt_status_insert(RtRow *row, const RtStatusColumns *c, const char *default_lifecycle,

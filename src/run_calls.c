@@ -41,19 +41,35 @@ static RtPlan find_ending_run = {FIND_RUN "UPDATE", 1, {UUIDOID}};
 Datum
 run_tracker_create_run(PG_FUNCTION_ARGS)
 {
-	static RtPlan plan = {
-		"INSERT INTO run_tracker.runs (run_id, kind, name, lifecycle, inputs, settings, variables, "
-		"plan, metadata, user_id, workflow_id, session_id, subject_id, parent_run_id, priority, "
-		"scheduled_at, max_attempts, timeout, max_duration) "
-		"VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, "
-		"$19) ON CONFLICT (run_id) DO NOTHING RETURNING run_id",
-		19,
-		{UUIDOID, TEXTOID, TEXTOID, TEXTOID, JSONBOID, JSONBOID, JSONBOID, JSONBOID, JSONBOID,
-		 TEXTOID, TEXTOID, TEXTOID, TEXTOID, UUIDOID, INT4OID, TIMESTAMPTZOID, INT4OID, INTERVALOID,
-		 INTERVALOID}};
-	RtRunInfo	run;
-	Datum		result = (Datum) 0;
-	bool		isnull;
+	static RtPlan plan =
+		{"INSERT INTO run_tracker.runs (run_id, kind, name, lifecycle, inputs, settings, variables, "
+		 "plan, metadata, user_id, workflow_id, session_id, subject_id, parent_run_id, priority, "
+		 "scheduled_at, max_attempts, timeout, max_duration) "
+		 "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, "
+		 "$19) ON CONFLICT (run_id) DO NOTHING RETURNING run_id",
+		 19,
+		 {UUIDOID,
+		  TEXTOID,
+		  TEXTOID,
+		  TEXTOID,
+		  JSONBOID,
+		  JSONBOID,
+		  JSONBOID,
+		  JSONBOID,
+		  JSONBOID,
+		  TEXTOID,
+		  TEXTOID,
+		  TEXTOID,
+		  TEXTOID,
+		  UUIDOID,
+		  INT4OID,
+		  TIMESTAMPTZOID,
+		  INT4OID,
+		  INTERVALOID,
+		  INTERVALOID}};
+	RtRunInfo run;
+	Datum result = (Datum) 0;
+	bool isnull;
 
 	(void) rt_table(RT_runs);
 	SPI_connect();
@@ -73,9 +89,9 @@ run_tracker_create_run(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNIQUE_VIOLATION),
 				 errmsg("run exists already"),
-				 PG_ARGISNULL(0)
-					 ? 0
-					 : errdetail("Run %s is not yours.", rt_uuid_string(PG_GETARG_DATUM(0))),
+				 PG_ARGISNULL(0) ?
+					 0 :
+					 errdetail("Run %s is not yours.", rt_uuid_string(PG_GETARG_DATUM(0))),
 				 errhint("Create the run with another id.")));
 	PG_RETURN_DATUM(PG_GETARG_DATUM(0));
 }
@@ -88,7 +104,7 @@ run_tracker_start_run(PG_FUNCTION_ARGS)
 							"worker = COALESCE($3, worker) WHERE run_id = $1",
 							3,
 							{UUIDOID, TEXTOID, TEXTOID}};
-	RtMoveCall	call = {RT_runs, "run", &find_run, &update, {RT_ACTIVE}, 1, false, (Datum) 0, 2};
+	RtMoveCall call = {RT_runs, "run", &find_run, &update, {RT_ACTIVE}, 1, false, (Datum) 0, 2};
 
 	PG_RETURN_BOOL(rt_call_move(fcinfo, &call, &fcinfo->args[1], 1));
 }
@@ -97,15 +113,14 @@ run_tracker_start_run(PG_FUNCTION_ARGS)
 Datum
 run_tracker_complete_run(PG_FUNCTION_ARGS)
 {
-	static RtPlan update = {
-		"UPDATE run_tracker.runs SET status = $2, result = COALESCE($3, result), "
-		"reflections = COALESCE($4, reflections), metrics = COALESCE($5, metrics) "
-		"WHERE run_id = $1",
-		5,
-		{UUIDOID, TEXTOID, JSONBOID, JSONBOID, JSONBOID}};
-	RtMoveCall	call = {RT_runs,		"run", &find_ending_run, &update,
-						{RT_SUCCEEDED}, 1,	   false,			 (Datum) 0,
-						4};
+	static RtPlan update =
+		{"UPDATE run_tracker.runs SET status = $2, result = COALESCE($3, result), "
+		 "reflections = COALESCE($4, reflections), metrics = COALESCE($5, metrics) "
+		 "WHERE run_id = $1",
+		 5,
+		 {UUIDOID, TEXTOID, JSONBOID, JSONBOID, JSONBOID}};
+	RtMoveCall call =
+		{RT_runs, "run", &find_ending_run, &update, {RT_SUCCEEDED}, 1, false, (Datum) 0, 4};
 
 	PG_RETURN_BOOL(rt_call_move(fcinfo, &call, &fcinfo->args[1], 3));
 }
@@ -114,13 +129,12 @@ run_tracker_complete_run(PG_FUNCTION_ARGS)
 Datum
 run_tracker_fail_run(PG_FUNCTION_ARGS)
 {
-	static RtPlan update = {
-		"UPDATE run_tracker.runs SET status = $2, error = COALESCE($3, error), "
-		"error_detail = COALESCE($4, error_detail) WHERE run_id = $1",
-		4,
-		{UUIDOID, TEXTOID, TEXTOID, TEXTOID}};
-	RtMoveCall	call = {RT_runs, "run", &find_ending_run, &update, {RT_FAILED}, 1, false, (Datum) 0,
-						3};
+	static RtPlan update = {"UPDATE run_tracker.runs SET status = $2, error = COALESCE($3, error), "
+							"error_detail = COALESCE($4, error_detail) WHERE run_id = $1",
+							4,
+							{UUIDOID, TEXTOID, TEXTOID, TEXTOID}};
+	RtMoveCall call =
+		{RT_runs, "run", &find_ending_run, &update, {RT_FAILED}, 1, false, (Datum) 0, 3};
 
 	PG_RETURN_BOOL(rt_call_move(fcinfo, &call, &fcinfo->args[1], 2));
 }
@@ -129,13 +143,12 @@ run_tracker_fail_run(PG_FUNCTION_ARGS)
 Datum
 run_tracker_cancel_run(PG_FUNCTION_ARGS)
 {
-	static RtPlan update = {
-		"UPDATE run_tracker.runs SET status = $2, error = COALESCE($3, error) WHERE run_id = $1",
-		3,
-		{UUIDOID, TEXTOID, TEXTOID}};
-	RtMoveCall	call = {RT_runs,		"run", &find_ending_run, &update,
-						{RT_CANCELLED}, 1,	   false,			 (Datum) 0,
-						2};
+	static RtPlan update =
+		{"UPDATE run_tracker.runs SET status = $2, error = COALESCE($3, error) WHERE run_id = $1",
+		 3,
+		 {UUIDOID, TEXTOID, TEXTOID}};
+	RtMoveCall call =
+		{RT_runs, "run", &find_ending_run, &update, {RT_CANCELLED}, 1, false, (Datum) 0, 2};
 
 	PG_RETURN_BOOL(rt_call_move(fcinfo, &call, &fcinfo->args[1], 1));
 }
@@ -148,16 +161,23 @@ run_tracker_retry_run(PG_FUNCTION_ARGS)
 							"WHERE run_id = $1",
 							3,
 							{UUIDOID, TEXTOID, TIMESTAMPTZOID}};
-	RtMoveCall	call = {RT_runs, "run", &find_run, &update, {RT_QUEUED, RT_ACTIVE, RT_WAITING},
-						3,		 true,	(Datum) 0, 2};
+	RtMoveCall call = {RT_runs,
+					   "run",
+					   &find_run,
+					   &update,
+					   {RT_QUEUED, RT_ACTIVE, RT_WAITING},
+					   3,
+					   true,
+					   (Datum) 0,
+					   2};
 	NullableDatum scheduled_at = {0, true};
 
 	if (!PG_ARGISNULL(1))
 	{
-		Interval	zero = {0};
+		Interval zero = {0};
 
-		if (DatumGetBool(DirectFunctionCall2(interval_lt, PG_GETARG_DATUM(1),
-											 IntervalPGetDatum(&zero))))
+		if (DatumGetBool(
+				DirectFunctionCall2(interval_lt, PG_GETARG_DATUM(1), IntervalPGetDatum(&zero))))
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("argument \"delay\" must not be negative")));
@@ -173,14 +193,14 @@ run_tracker_retry_run(PG_FUNCTION_ARGS)
 Datum
 run_tracker_transition_run(PG_FUNCTION_ARGS)
 {
-	static RtPlan update = {
-		"UPDATE run_tracker.runs SET status = $2, result = COALESCE($3, result), "
-		"error = COALESCE($4, error), error_detail = COALESCE($5, error_detail) "
-		"WHERE run_id = $1",
-		5,
-		{UUIDOID, TEXTOID, JSONBOID, TEXTOID, TEXTOID}};
-	RtMoveCall	call = {RT_runs, "run", &find_ending_run, &update, {RT_QUEUED}, 0, false, (Datum) 0,
-						5};
+	static RtPlan update =
+		{"UPDATE run_tracker.runs SET status = $2, result = COALESCE($3, result), "
+		 "error = COALESCE($4, error), error_detail = COALESCE($5, error_detail) "
+		 "WHERE run_id = $1",
+		 5,
+		 {UUIDOID, TEXTOID, JSONBOID, TEXTOID, TEXTOID}};
+	RtMoveCall call =
+		{RT_runs, "run", &find_ending_run, &update, {RT_QUEUED}, 0, false, (Datum) 0, 5};
 
 	rt_call_require(fcinfo, 1, "status");
 	call.status = PG_GETARG_DATUM(1);
@@ -191,12 +211,12 @@ run_tracker_transition_run(PG_FUNCTION_ARGS)
 static bool
 argument_differs(FunctionCallInfo fcinfo, int arg, char *column)
 {
-	char	   *value;
+	char *value;
 
 	if (PG_ARGISNULL(arg))
 		return false;
-	value = arg == 1 ? psprintf("%d", PG_GETARG_INT32(arg))
-					 : TextDatumGetCString(PG_GETARG_DATUM(arg));
+	value =
+		arg == 1 ? psprintf("%d", PG_GETARG_INT32(arg)) : TextDatumGetCString(PG_GETARG_DATUM(arg));
 	return column == NULL || strcmp(column, value) != 0;
 }
 
@@ -204,15 +224,15 @@ argument_differs(FunctionCallInfo fcinfo, int arg, char *column)
 Datum
 run_tracker_update_progress(PG_FUNCTION_ARGS)
 {
-	static RtPlan update = {
-		"UPDATE run_tracker.runs SET progress = COALESCE($2::smallint, progress), "
-		"current_step = COALESCE($3, current_step) WHERE run_id = $1",
-		3,
-		{UUIDOID, INT4OID, TEXTOID}};
-	HeapTuple	row;
-	TupleDesc	desc;
-	bool		isnull;
-	bool		changed;
+	static RtPlan update =
+		{"UPDATE run_tracker.runs SET progress = COALESCE($2::smallint, progress), "
+		 "current_step = COALESCE($3, current_step) WHERE run_id = $1",
+		 3,
+		 {UUIDOID, INT4OID, TEXTOID}};
+	HeapTuple row;
+	TupleDesc desc;
+	bool isnull;
+	bool changed;
 
 	rt_call_require(fcinfo, 0, "run_id");
 	if (!PG_ARGISNULL(1) && (PG_GETARG_INT32(1) < 0 || PG_GETARG_INT32(1) > 100))
@@ -238,7 +258,8 @@ run_tracker_update_progress(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("run is finished"),
 				 errdetail("Run %s has status \"%s\" and makes no progress any more.",
-						   rt_uuid_string(PG_GETARG_DATUM(0)), SPI_getvalue(row, desc, 2))));
+						   rt_uuid_string(PG_GETARG_DATUM(0)),
+						   SPI_getvalue(row, desc, 2))));
 	changed = argument_differs(fcinfo, 1, SPI_getvalue(row, desc, 5)) ||
 			  argument_differs(fcinfo, 2, SPI_getvalue(row, desc, 6));
 	if (changed)

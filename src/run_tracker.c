@@ -17,10 +17,10 @@ RT_MODULE_MAGIC;
 
 PG_FUNCTION_INFO_V1(run_tracker_tracker_version);
 
-const char *const rt_phase_names[RT_NPHASES] = {
-	"queued", "active", "waiting", "succeeded", "failed", "cancelled", "timed_out"};
+const char *const rt_phase_names[RT_NPHASES] =
+	{"queued", "active", "waiting", "succeeded", "failed", "cancelled", "timed_out"};
 
-void		_PG_init(void);
+void _PG_init(void);
 
 /* Called once per backend, when the library is loaded. */
 void
@@ -43,7 +43,7 @@ run_tracker_tracker_version(PG_FUNCTION_ARGS)
 RtPhase
 rt_phase_decode(Datum phase)
 {
-	text	   *t = DatumGetTextPP(phase);
+	text *t = DatumGetTextPP(phase);
 
 	for (int i = 0; i < RT_NPHASES; i++)
 	{
@@ -52,7 +52,7 @@ rt_phase_decode(Datum phase)
 			return (RtPhase) i;
 	}
 	elog(ERROR, "unexpected phase \"%s\"", text_to_cstring(t));
-	return RT_QUEUED;			/* keep compiler quiet */
+	return RT_QUEUED; /* keep compiler quiet */
 }
 
 /* A phase as the text that the tables hold, palloc'd. */

@@ -18,7 +18,7 @@
 #include "errors.h"
 
 #define RT_VERSION "1.0"
-#define RT_SCHEMA "run_tracker"
+#define RT_SCHEMA  "run_tracker"
 
 /*
  * What a status means to the tracker.  Everything generic looks at phases
@@ -35,7 +35,7 @@ typedef enum RtPhase
 	RT_TIMED_OUT
 } RtPhase;
 
-#define RT_NPHASES (RT_TIMED_OUT + 1)
+#define RT_NPHASES				(RT_TIMED_OUT + 1)
 #define RT_PHASE_IS_OPEN(phase) ((phase) <= RT_WAITING)
 
 /* settings (guc.c) */
@@ -45,8 +45,8 @@ typedef enum RtIdentity
 	RT_IDENTITY_ROLE
 } RtIdentity;
 
-extern int	rt_identity_mode;
-extern int	rt_max_payload_kb;
+extern int rt_identity_mode;
+extern int rt_max_payload_kb;
 extern bool rt_task_transitions;
 
 extern void rt_guc_init(void);

@@ -41,8 +41,8 @@ PG_FUNCTION_INFO_V1(run_tracker_runs_after);
 static Datum
 copy_value(TupleTableSlot *row, AttrNumber att, bool varlena)
 {
-	bool		isnull;
-	Datum		value = slot_getattr(row, att, &isnull);
+	bool isnull;
+	Datum value = slot_getattr(row, att, &isnull);
 
 	if (isnull)
 		return (Datum) 0;
@@ -52,8 +52,8 @@ copy_value(TupleTableSlot *row, AttrNumber att, bool varlena)
 static TimestampTz
 time_value(TupleTableSlot *row, AttrNumber att)
 {
-	bool		isnull;
-	Datum		value = slot_getattr(row, att, &isnull);
+	bool isnull;
+	Datum value = slot_getattr(row, att, &isnull);
 
 	return isnull ? DT_NOBEGIN : DatumGetTimestampTz(value);
 }
@@ -62,7 +62,7 @@ time_value(TupleTableSlot *row, AttrNumber att)
 void
 rt_run_decode(RtRun *run, TupleTableSlot *row, const RtTable *table)
 {
-	bool		isnull;
+	bool isnull;
 
 	run->run_id = *DatumGetUUIDP(slot_getattr(row, RT_ATT(table, runs, run_id), &isnull));
 	run->user_id = copy_value(row, RT_ATT(table, runs, user_id), true);
@@ -101,15 +101,15 @@ find_run(RtProbe *probe, Relation rel, const pg_uuid_t *run_id, Snapshot snapsho
 bool
 rt_run_lookup(const pg_uuid_t *run_id, RtRunInfo *info)
 {
-	Relation	rel = table_open(rt_table(RT_runs)->relid, AccessShareLock);
+	Relation rel = table_open(rt_table(RT_runs)->relid, AccessShareLock);
 	const RtTable *t = rt_table(RT_runs);
-	Snapshot	snapshot = rt_latest_snapshot();
-	RtProbe		probe;
-	bool		found = find_run(&probe, rel, run_id, snapshot);
+	Snapshot snapshot = rt_latest_snapshot();
+	RtProbe probe;
+	bool found = find_run(&probe, rel, run_id, snapshot);
 
 	if (found)
 	{
-		bool		isnull;
+		bool isnull;
 
 		info->user_id = copy_value(probe.slot, RT_ATT(t, runs, user_id), true);
 		info->phase = rt_phase_decode(slot_getattr(probe.slot, RT_ATT(t, runs, phase), &isnull));
@@ -126,10 +126,10 @@ rt_run_lookup(const pg_uuid_t *run_id, RtRunInfo *info)
 bool
 rt_run_fetch(const pg_uuid_t *run_id, RtRun *run)
 {
-	Relation	rel = table_open(rt_table(RT_runs)->relid, AccessShareLock);
-	Snapshot	snapshot = rt_latest_snapshot();
-	RtProbe		probe;
-	bool		found = find_run(&probe, rel, run_id, snapshot);
+	Relation rel = table_open(rt_table(RT_runs)->relid, AccessShareLock);
+	Snapshot snapshot = rt_latest_snapshot();
+	RtProbe probe;
+	bool found = find_run(&probe, rel, run_id, snapshot);
 
 	if (found)
 		rt_run_decode(run, probe.slot, rt_table(RT_runs));
@@ -143,7 +143,7 @@ rt_run_fetch(const pg_uuid_t *run_id, RtRun *run)
 void
 rt_run_require(Datum run_id)
 {
-	RtRunInfo	info;
+	RtRunInfo info;
 
 	if (!rt_run_lookup(DatumGetUUIDP(run_id), &info) || !rt_identity_owns(info.user_id))
 		ereport(ERROR,
@@ -159,11 +159,11 @@ rt_run_require(Datum run_id)
 void
 rt_run_require_open(const pg_uuid_t *run_id, bool lock)
 {
-	Relation	rel = table_open(rt_table(RT_runs)->relid, RowShareLock);
+	Relation rel = table_open(rt_table(RT_runs)->relid, RowShareLock);
 	const RtTable *t = rt_table(RT_runs);
-	Snapshot	snapshot = rt_latest_snapshot();
-	RtProbe		probe;
-	bool		isnull;
+	Snapshot snapshot = rt_latest_snapshot();
+	RtProbe probe;
+	bool isnull;
 
 	if (find_run(&probe, rel, run_id, snapshot) &&
 		(!lock || rt_row_lock(rel, probe.slot, snapshot, LockTupleKeyShare, true)) &&
@@ -176,7 +176,8 @@ rt_run_require_open(const pg_uuid_t *run_id, bool lock)
 						   rt_uuid_string(UUIDPGetDatum(run_id)),
 						   TextDatumGetCString(
 							   slot_getattr(probe.slot, RT_ATT(t, runs, status), &isnull))),
-				 errhint("Retry the run first."), errtable(rel)));
+				 errhint("Retry the run first."),
+				 errtable(rel)));
 	rt_probe_end(&probe);
 	UnregisterSnapshot(snapshot);
 	table_close(rel, NoLock);
@@ -189,19 +190,22 @@ rt_run_require_open(const pg_uuid_t *run_id, bool lock)
 void
 rt_run_adopt(RtRow *row, AttrNumber run_id_att, AttrNumber user_id_att)
 {
-	RtRunInfo	run;
-	Datum		run_id;
+	RtRunInfo run;
+	Datum run_id;
 
 	rt_row_require(row, run_id_att);
 	run_id = rt_row_get(row, run_id_att);
 	if (!rt_run_lookup(DatumGetUUIDP(run_id), &run) || !rt_identity_owns(run.user_id) ||
 		(!rt_row_isnull(row, user_id_att) &&
 		 !datum_image_eq(PointerGetDatum(PG_DETOAST_DATUM(rt_row_get(row, user_id_att))),
-						 run.user_id, false, -1)))
+						 run.user_id,
+						 false,
+						 -1)))
 		ereport(ERROR,
 				(errcode(ERRCODE_FOREIGN_KEY_VIOLATION),
 				 errmsg("run does not exist"),
-				 errdetail("There is no run %s%s that you may write to.", rt_uuid_string(run_id),
+				 errdetail("There is no run %s%s that you may write to.",
+						   rt_uuid_string(run_id),
 						   rt_row_isnull(row, user_id_att) ? "" : " of this user"),
 				 errtablecol(row->rel, run_id_att)));
 	rt_row_default(row, user_id_att, run.user_id);
@@ -216,24 +220,25 @@ static void
 check_values(const RtRow *row)
 {
 	const RtTable *t = row->table;
-	AttrNumber	progress = RT_ATT(t, runs, progress);
-	AttrNumber	max_attempts = RT_ATT(t, runs, max_attempts);
-	AttrNumber	intervals[] = {RT_ATT(t, runs, timeout), RT_ATT(t, runs, max_duration)};
+	AttrNumber progress = RT_ATT(t, runs, progress);
+	AttrNumber max_attempts = RT_ATT(t, runs, max_attempts);
+	AttrNumber intervals[] = {RT_ATT(t, runs, timeout), RT_ATT(t, runs, max_duration)};
 
-	if (!rt_row_isnull(row, progress) &&
-		(DatumGetInt16(rt_row_get(row, progress)) < 0 ||
-		 DatumGetInt16(rt_row_get(row, progress)) > 100))
-		rt_row_violation(row, progress,
+	if (!rt_row_isnull(row, progress) && (DatumGetInt16(rt_row_get(row, progress)) < 0 ||
+										  DatumGetInt16(rt_row_get(row, progress)) > 100))
+		rt_row_violation(row,
+						 progress,
 						 psprintf("Progress is %d, it must be 0 to 100.",
 								  DatumGetInt16(rt_row_get(row, progress))));
 	if (!rt_row_isnull(row, max_attempts) && DatumGetInt32(rt_row_get(row, max_attempts)) < 1)
 		rt_row_violation(row, max_attempts, "At least one attempt must be allowed.");
 	for (int i = 0; i < lengthof(intervals); i++)
 	{
-		Interval	zero = {0};
+		Interval zero = {0};
 
 		if (!rt_row_isnull(row, intervals[i]) &&
-			DatumGetBool(DirectFunctionCall2(interval_le, rt_row_get(row, intervals[i]),
+			DatumGetBool(DirectFunctionCall2(interval_le,
+											 rt_row_get(row, intervals[i]),
 											 IntervalPGetDatum(&zero))))
 			rt_row_violation(row, intervals[i], "It must be a positive interval.");
 	}
@@ -249,12 +254,12 @@ static void
 fill_new_run(RtRow *row, const RtStatusColumns *c)
 {
 	const RtTable *t = row->table;
-	AttrNumber	user_id = RT_ATT(t, runs, user_id);
-	bool		service = rt_identity_is_service();
+	AttrNumber user_id = RT_ATT(t, runs, user_id);
+	bool service = rt_identity_is_service();
 
 	if (rt_row_isnull(row, user_id))
 	{
-		char	   *user = rt_identity_user();
+		char *user = rt_identity_user();
 
 		if (user == NULL && !service)
 			ereport(ERROR,
@@ -267,7 +272,7 @@ fill_new_run(RtRow *row, const RtStatusColumns *c)
 	}
 	if (rt_row_isnull(row, RT_ATT(t, runs, run_id)))
 	{
-		pg_uuid_t  *run_id = palloc(sizeof(pg_uuid_t));
+		pg_uuid_t *run_id = palloc(sizeof(pg_uuid_t));
 
 		rt_uuid_generate(run_id);
 		rt_row_set(row, RT_ATT(t, runs, run_id), UUIDPGetDatum(run_id));
@@ -285,7 +290,7 @@ static void
 lock_ending_run(Relation rel, HeapTuple tuple)
 {
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
-	Snapshot	snapshot = rt_latest_snapshot();
+	Snapshot snapshot = rt_latest_snapshot();
 
 	slot->tts_tid = tuple->t_self;
 	if (!rt_row_lock(rel, slot, snapshot, LockTupleExclusive, true))
@@ -313,7 +318,7 @@ run_tracker_runs_before(PG_FUNCTION_ARGS)
 	const RtTable *t = rt_trigger_check(fcinfo, RT_runs, RT_BEFORE_ROW, "runs_before");
 	TriggerData *trigdata = (TriggerData *) fcinfo->context;
 	RtStatusColumns c = RT_STATUS_COLUMNS(t, runs);
-	RtRow		row;
+	RtRow row;
 
 	rt_row_begin(&row, trigdata, t);
 	if (TRIGGER_FIRED_BY_INSERT(trigdata->tg_event))
@@ -358,9 +363,9 @@ static int
 read_runs(Tuplestorestate *rows, Relation rel, const RtTable *t, RtRun **runs)
 {
 	TupleTableSlot *slot = MakeSingleTupleTableSlot(RelationGetDescr(rel), &TTSOpsMinimalTuple);
-	int			pointer = tuplestore_alloc_read_pointer(rows, EXEC_FLAG_REWIND);
-	int			n = 0;
-	int			size = 16;
+	int pointer = tuplestore_alloc_read_pointer(rows, EXEC_FLAG_REWIND);
+	int n = 0;
+	int size = 16;
 
 	*runs = palloc(sizeof(RtRun) * size);
 	tuplestore_select_read_pointer(rows, pointer);
@@ -403,9 +408,9 @@ open_run_differs(const RtRun *old, const RtRun *new)
 static void
 after_insert(RtRun *runs, int n)
 {
-	pg_uuid_t  *run_ids = palloc(sizeof(pg_uuid_t) * Max(n, 1));
-	Datum	   *user_ids = palloc(sizeof(Datum) * Max(n, 1));
-	int			nopen = 0;
+	pg_uuid_t *run_ids = palloc(sizeof(pg_uuid_t) * Max(n, 1));
+	Datum *user_ids = palloc(sizeof(Datum) * Max(n, 1));
+	int nopen = 0;
 
 	for (int i = 0; i < n; i++)
 	{
@@ -424,14 +429,14 @@ static void
 after_update(RtRun *old, RtRun *new, int n)
 {
 	RtTransition *transitions = palloc(sizeof(RtTransition) * Max(n, 1));
-	RtRun	   *moved = palloc(sizeof(RtRun) * Max(n, 1));
-	RtDelta    *alive = palloc0(sizeof(RtDelta) * Max(n, 1));
-	RtDelta   **touched = palloc(sizeof(RtDelta *) * Max(n, 1));
-	pg_uuid_t  *ended = palloc(sizeof(pg_uuid_t) * Max(n, 1));
-	int			ntransitions = 0;
-	int			nmoved = 0;
-	int			ntouched = 0;
-	int			nended = 0;
+	RtRun *moved = palloc(sizeof(RtRun) * Max(n, 1));
+	RtDelta *alive = palloc0(sizeof(RtDelta) * Max(n, 1));
+	RtDelta **touched = palloc(sizeof(RtDelta *) * Max(n, 1));
+	pg_uuid_t *ended = palloc(sizeof(pg_uuid_t) * Max(n, 1));
+	int ntransitions = 0;
+	int nmoved = 0;
+	int ntouched = 0;
+	int nended = 0;
 
 	for (int i = 0; i < n; i++)
 	{
@@ -474,7 +479,7 @@ after_update(RtRun *old, RtRun *new, int n)
 static void
 after_delete(RtRun *runs, int n)
 {
-	pg_uuid_t  *run_ids = palloc(sizeof(pg_uuid_t) * Max(n, 1));
+	pg_uuid_t *run_ids = palloc(sizeof(pg_uuid_t) * Max(n, 1));
 
 	for (int i = 0; i < n; i++)
 		run_ids[i] = runs[i].run_id;
@@ -497,11 +502,11 @@ run_tracker_runs_after(PG_FUNCTION_ARGS)
 {
 	const RtTable *t = rt_trigger_check(fcinfo, RT_runs, RT_AFTER_STATEMENT, "runs_after");
 	TriggerData *trigdata = (TriggerData *) fcinfo->context;
-	Relation	rel = trigdata->tg_relation;
-	RtRun	   *old = NULL;
-	RtRun	   *new = NULL;
-	int			nold = 0;
-	int			nnew = 0;
+	Relation rel = trigdata->tg_relation;
+	RtRun *old = NULL;
+	RtRun *new = NULL;
+	int nold = 0;
+	int nnew = 0;
 
 	if (trigdata->tg_oldtable)
 		nold = read_runs(trigdata->tg_oldtable, rel, t, &old);

@@ -13,29 +13,29 @@
 /* What children need to know of their run. */
 typedef struct RtRunInfo
 {
-	Datum		user_id;		/* palloc'd text */
-	RtPhase		phase;
-	bool		named;
+	Datum user_id; /* palloc'd text */
+	RtPhase phase;
+	bool named;
 } RtRunInfo;
 
 /* A run as the bookkeeping sees it; everything palloc'd, Datum 0 is null. */
 typedef struct RtRun
 {
-	pg_uuid_t	run_id;
-	Datum		user_id;
-	Datum		lifecycle;
-	Datum		status;
-	RtPhase		phase;
-	Datum		kind;
-	Datum		worker;
-	Datum		error;
-	int32		priority;
-	int32		attempt;
+	pg_uuid_t run_id;
+	Datum user_id;
+	Datum lifecycle;
+	Datum status;
+	RtPhase phase;
+	Datum kind;
+	Datum worker;
+	Datum error;
+	int32 priority;
+	int32 attempt;
 	TimestampTz created_at;
-	TimestampTz scheduled_at;	/* DT_NOBEGIN: not scheduled */
-	TimestampTz started_at;		/* DT_NOBEGIN: not started */
-	Datum		timeout;
-	Datum		max_duration;
+	TimestampTz scheduled_at; /* DT_NOBEGIN: not scheduled */
+	TimestampTz started_at;	  /* DT_NOBEGIN: not started */
+	Datum timeout;
+	Datum max_duration;
 } RtRun;
 
 extern bool rt_run_lookup(const pg_uuid_t *run_id, RtRunInfo *info);
@@ -48,14 +48,14 @@ extern void rt_run_decode(RtRun *run, TupleTableSlot *row, const RtTable *table)
 /* transitions.c */
 typedef struct RtTransition
 {
-	pg_uuid_t	run_id;
-	Datum		user_id;
-	const pg_uuid_t *task_id;	/* NULL: of the run itself */
-	Datum		from;
-	Datum		to;
-	int32		attempt;
-	Datum		reason;			/* 0: none */
-	TimestampTz since;			/* when the old status began; of a run, looked up */
+	pg_uuid_t run_id;
+	Datum user_id;
+	const pg_uuid_t *task_id; /* NULL: of the run itself */
+	Datum from;
+	Datum to;
+	int32 attempt;
+	Datum reason;	   /* 0: none */
+	TimestampTz since; /* when the old status began; of a run, looked up */
 } RtTransition;
 
 extern void rt_transitions_write(const RtTransition *transitions, int n);

@@ -36,11 +36,11 @@
 
 static struct
 {
-	bool		held;
-	LOCKTAG		tag;
-	Oid			relid;
-	pg_uuid_t	run_id;
-	int64		last;			/* the number given last */
+	bool held;
+	LOCKTAG tag;
+	Oid relid;
+	pg_uuid_t run_id;
+	int64 last; /* the number given last */
 } current;
 
 /* The lock is gone after an abort: forget it. */
@@ -71,9 +71,9 @@ static int64
 highest(Relation rel, AttrNumber seq_att, Datum run_id)
 {
 	SnapshotData dirty;
-	RtProbe		probe;
-	int64		seq = 0;
-	bool		isnull;
+	RtProbe probe;
+	int64 seq = 0;
+	bool isnull;
 
 	InitDirtySnapshot(dirty);
 	rt_probe_begin(&probe, rel, run_id, &dirty);
@@ -90,8 +90,8 @@ highest(Relation rel, AttrNumber seq_att, Datum run_id)
 int64
 rt_sequence_next(Relation rel, AttrNumber seq_att, Datum run_id)
 {
-	pg_uuid_t  *uuid = DatumGetUUIDP(run_id);
-	uint64		hash;
+	pg_uuid_t *uuid = DatumGetUUIDP(run_id);
+	uint64 hash;
 
 	if (current.held && current.relid == RelationGetRelid(rel) &&
 		memcmp(&current.run_id, uuid, sizeof(pg_uuid_t)) == 0)

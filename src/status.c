@@ -17,15 +17,16 @@
 
 #include "row.h"
 
-bool		rt_status_closing = false;
+bool rt_status_closing = false;
 
 /* Set the columns that are derived from the timestamps of a finished row. */
 static void
 set_duration(RtRow *row, const RtStatusColumns *c)
 {
-	AttrNumber	from = rt_row_isnull(row, c->started_at) ? c->created_at : c->started_at;
+	AttrNumber from = rt_row_isnull(row, c->started_at) ? c->created_at : c->started_at;
 
-	rt_row_set(row, c->duration_ms,
+	rt_row_set(row,
+			   c->duration_ms,
 			   Int64GetDatum(rt_elapsed_ms(DatumGetTimestampTz(rt_row_get(row, from)),
 										   DatumGetTimestampTz(rt_row_get(row, c->finished_at)))));
 }
@@ -38,9 +39,9 @@ RtPhase
 rt_status_insert(RtRow *row, const RtStatusColumns *c, const char *default_lifecycle, bool service)
 {
 	const RtLifecycle *lifecycle;
-	Datum		now = TimestampTzGetDatum(GetCurrentTimestamp());
-	RtPhase		phase;
-	int			state;
+	Datum now = TimestampTzGetDatum(GetCurrentTimestamp());
+	RtPhase phase;
+	int state;
 
 	if (rt_row_isnull(row, c->lifecycle))
 		rt_row_set(row, c->lifecycle, CStringGetTextDatum(default_lifecycle));
@@ -111,11 +112,11 @@ RtMove
 rt_status_update(RtRow *row, const RtStatusColumns *c, const char *table)
 {
 	const RtLifecycle *lifecycle;
-	Datum		now;
-	RtPhase		phase;
-	RtMove		move;
-	int			from;
-	int			to;
+	Datum now;
+	RtPhase phase;
+	RtMove move;
+	int from;
+	int to;
 
 	rt_row_require(row, c->status);
 	if (rt_row_differs(row, c->lifecycle))
@@ -155,7 +156,7 @@ rt_status_update(RtRow *row, const RtStatusColumns *c, const char *table)
 		move = RT_MOVE_OPEN;
 		if (!RT_PHASE_IS_OPEN(lifecycle->states[from].phase))
 		{
-			int32		attempt = DatumGetInt32(rt_row_get(row, c->attempt));
+			int32 attempt = DatumGetInt32(rt_row_get(row, c->attempt));
 
 			move = RT_MOVE_RETRY;
 			if (attempt == PG_INT32_MAX)

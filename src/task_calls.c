@@ -28,13 +28,22 @@ static RtPlan find_task = {"SELECT lifecycle, status, attempt FROM run_tracker.t
 Datum
 run_tracker_create_task(PG_FUNCTION_ARGS)
 {
-	static RtPlan plan = {
-		"INSERT INTO run_tracker.tasks (run_id, task_id, name, service, operation, provider, model, "
-		"request, parent_task_id, lifecycle, metadata) "
-		"VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) RETURNING task_id",
-		11,
-		{UUIDOID, UUIDOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, JSONBOID, UUIDOID, TEXTOID,
-		 JSONBOID}};
+	static RtPlan plan =
+		{"INSERT INTO run_tracker.tasks (run_id, task_id, name, service, operation, provider, model, "
+		 "request, parent_task_id, lifecycle, metadata) "
+		 "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) RETURNING task_id",
+		 11,
+		 {UUIDOID,
+		  UUIDOID,
+		  TEXTOID,
+		  TEXTOID,
+		  TEXTOID,
+		  TEXTOID,
+		  TEXTOID,
+		  JSONBOID,
+		  UUIDOID,
+		  TEXTOID,
+		  JSONBOID}};
 
 	rt_call_require(fcinfo, 0, "run_id");
 	rt_run_require(PG_GETARG_DATUM(0));
@@ -45,9 +54,10 @@ run_tracker_create_task(PG_FUNCTION_ARGS)
 Datum
 run_tracker_start_task(PG_FUNCTION_ARGS)
 {
-	static RtPlan update = {
-		"UPDATE run_tracker.tasks SET status = $2 WHERE task_id = $1", 2, {UUIDOID, TEXTOID}};
-	RtMoveCall	call = {RT_tasks, "task", &find_task, &update, {RT_ACTIVE}, 1, false, (Datum) 0, 2};
+	static RtPlan update = {"UPDATE run_tracker.tasks SET status = $2 WHERE task_id = $1",
+							2,
+							{UUIDOID, TEXTOID}};
+	RtMoveCall call = {RT_tasks, "task", &find_task, &update, {RT_ACTIVE}, 1, false, (Datum) 0, 2};
 
 	if (!PG_ARGISNULL(1))
 		call.status = PG_GETARG_DATUM(1);
@@ -63,24 +73,38 @@ run_tracker_start_task(PG_FUNCTION_ARGS)
 Datum
 run_tracker_complete_task(PG_FUNCTION_ARGS)
 {
-	static RtPlan update = {
-		"UPDATE run_tracker.tasks SET status = $2, response = COALESCE($3, response), "
-		"input_tokens = COALESCE($4, input_tokens), output_tokens = COALESCE($5, output_tokens), "
-		"cost = COALESCE($6, cost), "
-		"time_to_first_token_ms = COALESCE($7, time_to_first_token_ms), "
-		"result = COALESCE($8, result), total_tokens = COALESCE($9, total_tokens), "
-		"cache_read_input_tokens = COALESCE($10, cache_read_input_tokens), "
-		"cache_creation_input_tokens = COALESCE($11, cache_creation_input_tokens), "
-		"reasoning_output_tokens = COALESCE($12, reasoning_output_tokens), "
-		"response_model = COALESCE($13, response_model), "
-		"finish_reason = COALESCE($14, finish_reason), "
-		"response_id = COALESCE($15, response_id), cost_source = COALESCE($16, cost_source) "
-		"WHERE task_id = $1",
-		16,
-		{UUIDOID, TEXTOID, TEXTOID, INT8OID, INT8OID, NUMERICOID, INT8OID, JSONBOID, INT8OID,
-		 INT8OID, INT8OID, INT8OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID}};
-	RtMoveCall	call = {RT_tasks, "task",	 &find_task, &update, {RT_SUCCEEDED}, 1, false,
-						(Datum) 0, 15};
+	static RtPlan update =
+		{"UPDATE run_tracker.tasks SET status = $2, response = COALESCE($3, response), "
+		 "input_tokens = COALESCE($4, input_tokens), output_tokens = COALESCE($5, output_tokens), "
+		 "cost = COALESCE($6, cost), "
+		 "time_to_first_token_ms = COALESCE($7, time_to_first_token_ms), "
+		 "result = COALESCE($8, result), total_tokens = COALESCE($9, total_tokens), "
+		 "cache_read_input_tokens = COALESCE($10, cache_read_input_tokens), "
+		 "cache_creation_input_tokens = COALESCE($11, cache_creation_input_tokens), "
+		 "reasoning_output_tokens = COALESCE($12, reasoning_output_tokens), "
+		 "response_model = COALESCE($13, response_model), "
+		 "finish_reason = COALESCE($14, finish_reason), "
+		 "response_id = COALESCE($15, response_id), cost_source = COALESCE($16, cost_source) "
+		 "WHERE task_id = $1",
+		 16,
+		 {UUIDOID,
+		  TEXTOID,
+		  TEXTOID,
+		  INT8OID,
+		  INT8OID,
+		  NUMERICOID,
+		  INT8OID,
+		  JSONBOID,
+		  INT8OID,
+		  INT8OID,
+		  INT8OID,
+		  INT8OID,
+		  TEXTOID,
+		  TEXTOID,
+		  TEXTOID,
+		  TEXTOID}};
+	RtMoveCall call =
+		{RT_tasks, "task", &find_task, &update, {RT_SUCCEEDED}, 1, false, (Datum) 0, 15};
 
 	PG_RETURN_BOOL(rt_call_move(fcinfo, &call, &fcinfo->args[1], 14));
 }
@@ -92,14 +116,14 @@ run_tracker_complete_task(PG_FUNCTION_ARGS)
 Datum
 run_tracker_fail_task(PG_FUNCTION_ARGS)
 {
-	static RtPlan update = {
-		"UPDATE run_tracker.tasks SET status = $2, error = COALESCE($3, error), "
-		"error_detail = COALESCE($4, error_detail), "
-		"input_tokens = COALESCE($5, input_tokens), output_tokens = COALESCE($6, output_tokens), "
-		"cost = COALESCE($7, cost) WHERE task_id = $1",
-		7,
-		{UUIDOID, TEXTOID, TEXTOID, TEXTOID, INT8OID, INT8OID, NUMERICOID}};
-	RtMoveCall	call = {RT_tasks, "task", &find_task, &update, {RT_FAILED}, 1, false, (Datum) 0, 6};
+	static RtPlan update =
+		{"UPDATE run_tracker.tasks SET status = $2, error = COALESCE($3, error), "
+		 "error_detail = COALESCE($4, error_detail), "
+		 "input_tokens = COALESCE($5, input_tokens), output_tokens = COALESCE($6, output_tokens), "
+		 "cost = COALESCE($7, cost) WHERE task_id = $1",
+		 7,
+		 {UUIDOID, TEXTOID, TEXTOID, TEXTOID, INT8OID, INT8OID, NUMERICOID}};
+	RtMoveCall call = {RT_tasks, "task", &find_task, &update, {RT_FAILED}, 1, false, (Datum) 0, 6};
 
 	PG_RETURN_BOOL(rt_call_move(fcinfo, &call, &fcinfo->args[1], 5));
 }
@@ -108,13 +132,12 @@ run_tracker_fail_task(PG_FUNCTION_ARGS)
 Datum
 run_tracker_cancel_task(PG_FUNCTION_ARGS)
 {
-	static RtPlan update = {
-		"UPDATE run_tracker.tasks SET status = $2, error = COALESCE($3, error) "
-		"WHERE task_id = $1",
-		3,
-		{UUIDOID, TEXTOID, TEXTOID}};
-	RtMoveCall	call = {RT_tasks, "task",	 &find_task, &update, {RT_CANCELLED}, 1, false,
-						(Datum) 0, 2};
+	static RtPlan update = {"UPDATE run_tracker.tasks SET status = $2, error = COALESCE($3, error) "
+							"WHERE task_id = $1",
+							3,
+							{UUIDOID, TEXTOID, TEXTOID}};
+	RtMoveCall call =
+		{RT_tasks, "task", &find_task, &update, {RT_CANCELLED}, 1, false, (Datum) 0, 2};
 
 	PG_RETURN_BOOL(rt_call_move(fcinfo, &call, &fcinfo->args[1], 1));
 }

@@ -47,14 +47,16 @@ PG_FUNCTION_INFO_V1(run_tracker_tasks_after);
 static int64
 amount(const RtRow *row, AttrNumber att)
 {
-	int64		value;
+	int64 value;
 
 	if (rt_row_isnull(row, att))
 		return 0;
 	value = DatumGetInt64(rt_row_get(row, att));
 	if (value < 0)
-		rt_row_violation(row, att, psprintf("The value is %lld, it must not be negative.",
-											(long long) value));
+		rt_row_violation(row,
+						 att,
+						 psprintf("The value is %lld, it must not be negative.",
+								  (long long) value));
 	return value;
 }
 
@@ -62,41 +64,47 @@ static void
 check_values(const RtRow *row)
 {
 	const RtTable *t = row->table;
-	int64		input = amount(row, RT_ATT(t, tasks, input_tokens));
-	int64		output = amount(row, RT_ATT(t, tasks, output_tokens));
-	int64		cache_read = amount(row, RT_ATT(t, tasks, cache_read_input_tokens));
-	int64		cache_creation = amount(row, RT_ATT(t, tasks, cache_creation_input_tokens));
-	int64		reasoning = amount(row, RT_ATT(t, tasks, reasoning_output_tokens));
-	int64		cached;
-	AttrNumber	cost = RT_ATT(t, tasks, cost);
+	int64 input = amount(row, RT_ATT(t, tasks, input_tokens));
+	int64 output = amount(row, RT_ATT(t, tasks, output_tokens));
+	int64 cache_read = amount(row, RT_ATT(t, tasks, cache_read_input_tokens));
+	int64 cache_creation = amount(row, RT_ATT(t, tasks, cache_creation_input_tokens));
+	int64 reasoning = amount(row, RT_ATT(t, tasks, reasoning_output_tokens));
+	int64 cached;
+	AttrNumber cost = RT_ATT(t, tasks, cost);
 
 	(void) amount(row, RT_ATT(t, tasks, total_tokens));
 	(void) amount(row, RT_ATT(t, tasks, time_to_first_token_ms));
 
 	if (!rt_row_isnull(row, RT_ATT(t, tasks, input_tokens)) &&
 		(pg_add_s64_overflow(cache_read, cache_creation, &cached) || cached > input))
-		rt_row_violation(row, RT_ATT(t, tasks, input_tokens),
+		rt_row_violation(row,
+						 RT_ATT(t, tasks, input_tokens),
 						 psprintf("Input tokens include cached ones: %lld input tokens are fewer "
 								  "than %lld read from and %lld written to the cache.",
-								  (long long) input, (long long) cache_read,
+								  (long long) input,
+								  (long long) cache_read,
 								  (long long) cache_creation));
 	if (!rt_row_isnull(row, RT_ATT(t, tasks, output_tokens)) && reasoning > output)
-		rt_row_violation(row, RT_ATT(t, tasks, output_tokens),
+		rt_row_violation(row,
+						 RT_ATT(t, tasks, output_tokens),
 						 psprintf("Output tokens include reasoning: %lld output tokens are fewer "
 								  "than %lld reasoning tokens.",
-								  (long long) output, (long long) reasoning));
+								  (long long) output,
+								  (long long) reasoning));
 
 	if (!rt_row_isnull(row, cost) && (row->old == NULL || rt_row_differs(row, cost)))
 	{
-		Datum		value = rt_row_get(row, cost);
-		char	   *text;
+		Datum value = rt_row_get(row, cost);
+		char *text;
 
 		if (numeric_is_nan(DatumGetNumeric(value)) || numeric_is_inf(DatumGetNumeric(value)) ||
-			DatumGetBool(DirectFunctionCall2(numeric_lt, value,
+			DatumGetBool(DirectFunctionCall2(numeric_lt,
+											 value,
 											 DirectFunctionCall1(int8_numeric, Int64GetDatum(0)))))
 		{
 			text = DatumGetCString(DirectFunctionCall1(numeric_out, value));
-			rt_row_violation(row, cost,
+			rt_row_violation(row,
+							 cost,
 							 psprintf("The cost is %s, it must be a number that is not negative.",
 									  text));
 		}
@@ -111,10 +119,10 @@ static void
 set_total_tokens(RtRow *row)
 {
 	const RtTable *t = row->table;
-	AttrNumber	input = RT_ATT(t, tasks, input_tokens);
-	AttrNumber	output = RT_ATT(t, tasks, output_tokens);
-	AttrNumber	total = RT_ATT(t, tasks, total_tokens);
-	int64		sum;
+	AttrNumber input = RT_ATT(t, tasks, input_tokens);
+	AttrNumber output = RT_ATT(t, tasks, output_tokens);
+	AttrNumber total = RT_ATT(t, tasks, total_tokens);
+	int64 sum;
 
 	if (rt_row_isnull(row, input) && rt_row_isnull(row, output))
 		return;
@@ -130,7 +138,8 @@ set_total_tokens(RtRow *row)
 	}
 	if (pg_add_s64_overflow(amount(row, input), amount(row, output), &sum))
 		ereport(ERROR,
-				(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE), errmsg("total tokens out of range"),
+				(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+				 errmsg("total tokens out of range"),
 				 errtablecol(row->rel, total)));
 	rt_row_set(row, total, Int64GetDatum(sum));
 }
@@ -140,12 +149,18 @@ static void
 clear_last_call(RtRow *row)
 {
 	const RtTable *t = row->table;
-	AttrNumber	columns[] = {
-		RT_ATT(t, tasks, response), RT_ATT(t, tasks, input_tokens), RT_ATT(t, tasks, output_tokens),
-		RT_ATT(t, tasks, total_tokens), RT_ATT(t, tasks, cache_read_input_tokens),
-		RT_ATT(t, tasks, cache_creation_input_tokens), RT_ATT(t, tasks, reasoning_output_tokens),
-		RT_ATT(t, tasks, cost), RT_ATT(t, tasks, cost_source), RT_ATT(t, tasks, finish_reason),
-		RT_ATT(t, tasks, response_id), RT_ATT(t, tasks, time_to_first_token_ms)};
+	AttrNumber columns[] = {RT_ATT(t, tasks, response),
+							RT_ATT(t, tasks, input_tokens),
+							RT_ATT(t, tasks, output_tokens),
+							RT_ATT(t, tasks, total_tokens),
+							RT_ATT(t, tasks, cache_read_input_tokens),
+							RT_ATT(t, tasks, cache_creation_input_tokens),
+							RT_ATT(t, tasks, reasoning_output_tokens),
+							RT_ATT(t, tasks, cost),
+							RT_ATT(t, tasks, cost_source),
+							RT_ATT(t, tasks, finish_reason),
+							RT_ATT(t, tasks, response_id),
+							RT_ATT(t, tasks, time_to_first_token_ms)};
 
 	for (int i = 0; i < lengthof(columns); i++)
 		if (!rt_row_differs(row, columns[i]))
@@ -157,14 +172,15 @@ static void
 note_first_token(RtRow *row)
 {
 	const RtTable *t = row->table;
-	AttrNumber	response = RT_ATT(t, tasks, response);
-	AttrNumber	started_at = RT_ATT(t, tasks, started_at);
-	AttrNumber	first = RT_ATT(t, tasks, time_to_first_token_ms);
+	AttrNumber response = RT_ATT(t, tasks, response);
+	AttrNumber started_at = RT_ATT(t, tasks, started_at);
+	AttrNumber first = RT_ATT(t, tasks, time_to_first_token_ms);
 
 	if (!rt_row_isnull(row, response) && row->old_nulls[response - 1] &&
 		rt_row_isnull(row, first) && !rt_row_isnull(row, started_at) &&
 		RT_PHASE_IS_OPEN(rt_phase_decode(rt_row_get(row, RT_ATT(t, tasks, phase)))))
-		rt_row_set(row, first,
+		rt_row_set(row,
+				   first,
 				   Int64GetDatum(rt_elapsed_ms(DatumGetTimestampTz(rt_row_get(row, started_at)),
 											   GetCurrentTimestamp())));
 }
@@ -176,18 +192,18 @@ run_tracker_tasks_before(PG_FUNCTION_ARGS)
 	const RtTable *t = rt_trigger_check(fcinfo, RT_tasks, RT_BEFORE_ROW, "tasks_before");
 	TriggerData *trigdata = (TriggerData *) fcinfo->context;
 	RtStatusColumns c = RT_STATUS_COLUMNS(t, tasks);
-	RtRow		row;
+	RtRow row;
 
 	rt_row_begin(&row, trigdata, t);
 	if (TRIGGER_FIRED_BY_INSERT(trigdata->tg_event))
 	{
-		AttrNumber	task_id = RT_ATT(t, tasks, task_id);
+		AttrNumber task_id = RT_ATT(t, tasks, task_id);
 
 		check_values(&row);
 		rt_run_adopt(&row, RT_ATT(t, tasks, run_id), RT_ATT(t, tasks, user_id));
 		if (rt_row_isnull(&row, task_id))
 		{
-			pg_uuid_t  *id = palloc(sizeof(pg_uuid_t));
+			pg_uuid_t *id = palloc(sizeof(pg_uuid_t));
 
 			rt_uuid_generate(id);
 			rt_row_set(&row, task_id, UUIDPGetDatum(id));
@@ -214,8 +230,8 @@ run_tracker_tasks_before(PG_FUNCTION_ARGS)
 static void
 count_column(RtDelta *delta, RtCounter counter, TupleTableSlot *row, AttrNumber att, int sign)
 {
-	bool		isnull;
-	Datum		value = slot_getattr(row, att, &isnull);
+	bool isnull;
+	Datum value = slot_getattr(row, att, &isnull);
 
 	if (!isnull)
 		rt_delta_count(delta, counter, sign * DatumGetInt64(value));
@@ -225,9 +241,9 @@ count_column(RtDelta *delta, RtCounter counter, TupleTableSlot *row, AttrNumber 
 static void
 task_contribution(RtDelta *delta, TupleTableSlot *row, const RtTable *t, int sign)
 {
-	bool		isnull;
-	Datum		value;
-	RtPhase		phase = rt_phase_decode(slot_getattr(row, RT_ATT(t, tasks, phase), &isnull));
+	bool isnull;
+	Datum value;
+	RtPhase phase = rt_phase_decode(slot_getattr(row, RT_ATT(t, tasks, phase), &isnull));
 
 	if (RT_PHASE_IS_OPEN(phase))
 	{
@@ -249,18 +265,19 @@ task_contribution(RtDelta *delta, TupleTableSlot *row, const RtTable *t, int sig
 
 typedef struct OldTask
 {
-	pg_uuid_t	task_id;		/* key */
-	Datum		status;
+	pg_uuid_t task_id; /* key */
+	Datum status;
 	TimestampTz since;
 } OldTask;
 
 static TimestampTz
 status_since(TupleTableSlot *row, const RtTable *t)
 {
-	AttrNumber	columns[] = {RT_ATT(t, tasks, finished_at), RT_ATT(t, tasks, started_at),
-							 RT_ATT(t, tasks, created_at)};
-	bool		isnull;
-	Datum		value = (Datum) 0;
+	AttrNumber columns[] = {RT_ATT(t, tasks, finished_at),
+							RT_ATT(t, tasks, started_at),
+							RT_ATT(t, tasks, created_at)};
+	bool isnull;
+	Datum value = (Datum) 0;
 
 	for (int i = 0; i < lengthof(columns); i++)
 	{
@@ -274,8 +291,8 @@ status_since(TupleTableSlot *row, const RtTable *t)
 static Datum
 copy_text(TupleTableSlot *row, AttrNumber att)
 {
-	bool		isnull;
-	Datum		value = slot_getattr(row, att, &isnull);
+	bool isnull;
+	Datum value = slot_getattr(row, att, &isnull);
 
 	return isnull ? (Datum) 0 : PointerGetDatum(PG_DETOAST_DATUM_COPY(value));
 }
@@ -287,13 +304,13 @@ copy_text(TupleTableSlot *row, AttrNumber att)
 static void
 record_transitions(TriggerData *trigdata, const RtTable *t)
 {
-	Relation	rel = trigdata->tg_relation;
+	Relation rel = trigdata->tg_relation;
 	TupleTableSlot *slot = MakeSingleTupleTableSlot(RelationGetDescr(rel), &TTSOpsMinimalTuple);
-	HASHCTL		ctl = {0};
-	HTAB	   *tasks;
+	HASHCTL ctl = {0};
+	HTAB *tasks;
 	RtTransition *transitions;
-	int			n = 0;
-	bool		isnull;
+	int n = 0;
+	bool isnull;
 
 	ctl.keysize = sizeof(pg_uuid_t);
 	ctl.entrysize = sizeof(OldTask);
@@ -306,27 +323,27 @@ record_transitions(TriggerData *trigdata, const RtTable *t)
 	tuplestore_rescan(trigdata->tg_oldtable);
 	while (tuplestore_gettupleslot(trigdata->tg_oldtable, true, false, slot))
 	{
-		Datum		id = slot_getattr(slot, RT_ATT(t, tasks, task_id), &isnull);
-		OldTask    *old = hash_search(tasks, DatumGetUUIDP(id), HASH_ENTER, NULL);
+		Datum id = slot_getattr(slot, RT_ATT(t, tasks, task_id), &isnull);
+		OldTask *old = hash_search(tasks, DatumGetUUIDP(id), HASH_ENTER, NULL);
 
 		old->status = copy_text(slot, RT_ATT(t, tasks, status));
 		old->since = status_since(slot, t);
 	}
 
-	transitions = MemoryContextAllocHuge(CurrentMemoryContext,
-										 sizeof(RtTransition) *
-											 Max(hash_get_num_entries(tasks), 1));
+	transitions =
+		MemoryContextAllocHuge(CurrentMemoryContext,
+							   sizeof(RtTransition) * Max(hash_get_num_entries(tasks), 1));
 	tuplestore_select_read_pointer(trigdata->tg_newtable,
 								   tuplestore_alloc_read_pointer(trigdata->tg_newtable,
 																 EXEC_FLAG_REWIND));
 	tuplestore_rescan(trigdata->tg_newtable);
 	while (tuplestore_gettupleslot(trigdata->tg_newtable, true, false, slot))
 	{
-		Datum		id = slot_getattr(slot, RT_ATT(t, tasks, task_id), &isnull);
-		OldTask    *old = hash_search(tasks, DatumGetUUIDP(id), HASH_FIND, NULL);
-		Datum		status = copy_text(slot, RT_ATT(t, tasks, status));
+		Datum id = slot_getattr(slot, RT_ATT(t, tasks, task_id), &isnull);
+		OldTask *old = hash_search(tasks, DatumGetUUIDP(id), HASH_FIND, NULL);
+		Datum status = copy_text(slot, RT_ATT(t, tasks, status));
 		RtTransition *transition;
-		RtPhase		phase;
+		RtPhase phase;
 
 		CHECK_FOR_INTERRUPTS();
 		if (old == NULL ||
@@ -334,14 +351,12 @@ record_transitions(TriggerData *trigdata, const RtTable *t)
 			continue;
 		phase = rt_phase_decode(slot_getattr(slot, RT_ATT(t, tasks, phase), &isnull));
 		transition = &transitions[n++];
-		transition->run_id =
-			*DatumGetUUIDP(slot_getattr(slot, RT_ATT(t, tasks, run_id), &isnull));
+		transition->run_id = *DatumGetUUIDP(slot_getattr(slot, RT_ATT(t, tasks, run_id), &isnull));
 		transition->user_id = copy_text(slot, RT_ATT(t, tasks, user_id));
 		transition->task_id = &old->task_id;
 		transition->from = old->status;
 		transition->to = status;
-		transition->attempt =
-			DatumGetInt32(slot_getattr(slot, RT_ATT(t, tasks, attempt), &isnull));
+		transition->attempt = DatumGetInt32(slot_getattr(slot, RT_ATT(t, tasks, attempt), &isnull));
 		transition->reason =
 			RT_PHASE_IS_OPEN(phase) ? (Datum) 0 : copy_text(slot, RT_ATT(t, tasks, error));
 		transition->since = old->since;
@@ -360,24 +375,33 @@ run_tracker_tasks_after(PG_FUNCTION_ARGS)
 {
 	const RtTable *t = rt_trigger_check(fcinfo, RT_tasks, RT_AFTER_STATEMENT, "tasks_after");
 	TriggerData *trigdata = (TriggerData *) fcinfo->context;
-	AttrNumber	run_id = RT_ATT(t, tasks, run_id);
-	RtFold	   *fold = rt_fold_begin();
-	RtDelta   **deltas;
-	int			n;
+	AttrNumber run_id = RT_ATT(t, tasks, run_id);
+	RtFold *fold = rt_fold_begin();
+	RtDelta **deltas;
+	int n;
 
 	if (trigdata->tg_oldtable)
-		rt_fold_rows(fold, trigdata->tg_oldtable, trigdata->tg_relation, t, run_id,
-					 task_contribution, -1);
+		rt_fold_rows(fold,
+					 trigdata->tg_oldtable,
+					 trigdata->tg_relation,
+					 t,
+					 run_id,
+					 task_contribution,
+					 -1);
 	if (trigdata->tg_newtable)
-		rt_fold_rows(fold, trigdata->tg_newtable, trigdata->tg_relation, t, run_id,
-					 task_contribution, 1);
+		rt_fold_rows(fold,
+					 trigdata->tg_newtable,
+					 trigdata->tg_relation,
+					 t,
+					 run_id,
+					 task_contribution,
+					 1);
 	n = rt_fold_deltas(fold, &deltas);
 
 	for (int i = 0; i < n; i++)
 	{
 		if (deltas[i]->counts[RT_COUNT_OPEN_TASKS] > 0)
-			rt_run_require_open(&deltas[i]->run_id,
-								!TRIGGER_FIRED_BY_INSERT(trigdata->tg_event));
+			rt_run_require_open(&deltas[i]->run_id, !TRIGGER_FIRED_BY_INSERT(trigdata->tg_event));
 		/* a response is a message, too, for whoever sorts conversations by their last one */
 		if (deltas[i]->counts[RT_COUNT_TASKS] > 0 && trigdata->tg_newtable)
 			deltas[i]->last_message_at = GetCurrentTimestamp();
@@ -401,16 +425,16 @@ run_tracker_tasks_after(PG_FUNCTION_ARGS)
 static bool
 has_open_tasks(Relation totals, const RtTable *t, const pg_uuid_t *run_id, Snapshot snapshot)
 {
-	RtProbe		probe;
-	int64		open = 0;
+	RtProbe probe;
+	int64 open = 0;
 
 	rt_probe_begin(&probe, totals, UUIDPGetDatum(run_id), snapshot);
 	while (rt_probe_next(&probe, ForwardScanDirection))
 	{
-		bool		isnull;
+		bool isnull;
 
-		open += DatumGetInt64(slot_getattr(probe.slot, RT_ATT(t, run_totals, open_task_count),
-										   &isnull));
+		open += DatumGetInt64(
+			slot_getattr(probe.slot, RT_ATT(t, run_totals, open_task_count), &isnull));
 	}
 	rt_probe_end(&probe);
 	return open != 0;
@@ -426,12 +450,12 @@ void
 rt_tasks_close(const pg_uuid_t *run_ids, int n)
 {
 	static SPIPlanPtr plan = NULL;
-	Relation	totals;
-	Snapshot	snapshot;
+	Relation totals;
+	Snapshot snapshot;
 	RtOwnerSwitch save;
-	Datum	   *ids = palloc(sizeof(Datum) * Max(n, 1));
-	Datum		arg;
-	int			nids = 0;
+	Datum *ids = palloc(sizeof(Datum) * Max(n, 1));
+	Datum arg;
+	int nids = 0;
 
 	if (n == 0)
 		return;
@@ -454,18 +478,18 @@ rt_tasks_close(const pg_uuid_t *run_ids, int n)
 	rt_owner_enter(&save, totals);
 	if (plan == NULL)
 	{
-		Oid			types[1] = {UUIDARRAYOID};
+		Oid types[1] = {UUIDARRAYOID};
 
-		plan = SPI_prepare(
-			"UPDATE run_tracker.tasks t SET "
-			"status = run_tracker.closing_status(t.lifecycle, t.status, r.phase), "
-			"error = COALESCE(t.error, 'run ' OPERATOR(pg_catalog.||) r.status) "
-			"FROM run_tracker.runs r WHERE r.run_id OPERATOR(pg_catalog.=) ANY ($1) "
-			"AND t.run_id OPERATOR(pg_catalog.=) r.run_id "
-			"AND t.run_id OPERATOR(pg_catalog.=) ANY ($1) "
-			"AND t.phase OPERATOR(pg_catalog.=) ANY "
-			"('{queued,active,waiting}'::pg_catalog.text[])",
-			1, types);
+		plan = SPI_prepare("UPDATE run_tracker.tasks t SET "
+						   "status = run_tracker.closing_status(t.lifecycle, t.status, r.phase), "
+						   "error = COALESCE(t.error, 'run ' OPERATOR(pg_catalog.||) r.status) "
+						   "FROM run_tracker.runs r WHERE r.run_id OPERATOR(pg_catalog.=) ANY ($1) "
+						   "AND t.run_id OPERATOR(pg_catalog.=) r.run_id "
+						   "AND t.run_id OPERATOR(pg_catalog.=) ANY ($1) "
+						   "AND t.phase OPERATOR(pg_catalog.=) ANY "
+						   "('{queued,active,waiting}'::pg_catalog.text[])",
+						   1,
+						   types);
 		if (plan == NULL)
 			elog(ERROR, "could not prepare: %s", SPI_result_code_string(SPI_result));
 		SPI_keepplan(plan);
@@ -474,12 +498,17 @@ rt_tasks_close(const pg_uuid_t *run_ids, int n)
 	rt_status_closing = true;
 	PG_TRY();
 	{
-		int			result;
+		int result;
 
-		result = SPI_execute_snapshot(plan, &arg, NULL, snapshot,
-									  IsolationUsesXactSnapshot() ? GetTransactionSnapshot()
-																  : InvalidSnapshot,
-									  false, true, 0);
+		result = SPI_execute_snapshot(plan,
+									  &arg,
+									  NULL,
+									  snapshot,
+									  IsolationUsesXactSnapshot() ? GetTransactionSnapshot() :
+																	InvalidSnapshot,
+									  false,
+									  true,
+									  0);
 		if (result != SPI_OK_UPDATE)
 			elog(ERROR, "could not close tasks: %s", SPI_result_code_string(result));
 	}

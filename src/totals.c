@@ -50,7 +50,7 @@
 
 typedef struct RtPlace
 {
-	pg_uuid_t	run_id;			/* key */
+	pg_uuid_t run_id; /* key */
 	ItemPointerData tid;
 } RtPlace;
 
@@ -98,19 +98,21 @@ rt_totals_init(void)
 static void
 remember(const pg_uuid_t *run_id, ItemPointer tid)
 {
-	RtPlace    *place;
-	bool		found;
+	RtPlace *place;
+	bool found;
 
 	if (places == NULL || hash_get_num_entries(places) >= RT_MAX_PLACES)
 	{
-		HASHCTL		ctl = {0};
+		HASHCTL ctl = {0};
 
 		if (places)
 			hash_destroy(places);
 		ctl.keysize = sizeof(pg_uuid_t);
 		ctl.entrysize = sizeof(RtPlace);
 		ctl.hcxt = TopTransactionContext;
-		places = hash_create("run_tracker places of slots", 64, &ctl,
+		places = hash_create("run_tracker places of slots",
+							 64,
+							 &ctl,
 							 HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	}
 	place = hash_search(places, run_id, HASH_ENTER, &found);
@@ -124,9 +126,9 @@ remember(const pg_uuid_t *run_id, ItemPointer tid)
 static bool
 fetch_remembered(RtWriter *writer, const pg_uuid_t *run_id, TupleTableSlot *row)
 {
-	RtPlace    *place;
-	Datum		found_id;
-	bool		isnull;
+	RtPlace *place;
+	Datum found_id;
+	bool isnull;
 
 	if (places == NULL || (place = hash_search(places, run_id, HASH_FIND, NULL)) == NULL)
 		return false;
@@ -140,8 +142,8 @@ fetch_remembered(RtWriter *writer, const pg_uuid_t *run_id, TupleTableSlot *row)
 static bool
 lock_free_slot(RtWriter *writer, const pg_uuid_t *run_id, Snapshot snapshot, TupleTableSlot *row)
 {
-	RtProbe		probe;
-	bool		locked = false;
+	RtProbe probe;
+	bool locked = false;
 
 	rt_probe_begin(&probe, writer->rel, UUIDPGetDatum(run_id), snapshot);
 	while (!locked && rt_probe_next(&probe, ForwardScanDirection))
@@ -159,19 +161,18 @@ static int32
 free_slot_number(RtWriter *writer, const pg_uuid_t *run_id)
 {
 	SnapshotData dirty;
-	RtProbe		probe;
-	int32		candidate = RT_MY_BACKEND;
-	int			stride = MaxBackends + 1;
+	RtProbe probe;
+	int32 candidate = RT_MY_BACKEND;
+	int stride = MaxBackends + 1;
 
 	InitDirtySnapshot(dirty);
 	rt_probe_begin(&probe, writer->rel, UUIDPGetDatum(run_id), &dirty);
 	/* rows come in the order of their numbers */
 	while (rt_probe_next(&probe, ForwardScanDirection))
 	{
-		bool		isnull;
-		int32		taken = DatumGetInt32(slot_getattr(probe.slot,
-													   RT_ATT(writer->table, run_totals, slot),
-													   &isnull));
+		bool isnull;
+		int32 taken = DatumGetInt32(
+			slot_getattr(probe.slot, RT_ATT(writer->table, run_totals, slot), &isnull));
 
 		if (taken == candidate)
 			candidate += stride;
@@ -202,9 +203,9 @@ blank_slot(RtWriter *writer, const pg_uuid_t *run_id, Datum user_id, int32 numbe
 void
 rt_totals_create(const pg_uuid_t *run_ids, const Datum *user_ids, int n)
 {
-	RtWriter	writer;
-	Datum		zero = DirectFunctionCall1(int8_numeric, Int64GetDatum(0));
-	Datum		now = TimestampTzGetDatum(GetCurrentTimestamp());
+	RtWriter writer;
+	Datum zero = DirectFunctionCall1(int8_numeric, Int64GetDatum(0));
+	Datum now = TimestampTzGetDatum(GetCurrentTimestamp());
 
 	if (n == 0)
 		return;
@@ -222,13 +223,13 @@ static void
 add_delta(RtWriter *writer, RtDelta *delta, Datum now)
 {
 	const RtTable *t = writer->table;
-	Datum	   *values = writer->slot->tts_values;
-	bool	   *nulls = writer->slot->tts_isnull;
-	AttrNumber	att;
+	Datum *values = writer->slot->tts_values;
+	bool *nulls = writer->slot->tts_isnull;
+	AttrNumber att;
 
 	for (int i = 0; i < RT_NCOUNTERS; i++)
 	{
-		int64		sum;
+		int64 sum;
 
 		if (delta->counts[i] == 0)
 			continue;
@@ -244,7 +245,9 @@ add_delta(RtWriter *writer, RtDelta *delta, Datum now)
 	if (delta->cost != (Datum) 0)
 	{
 		att = RT_ATT(t, run_totals, total_cost);
-		rt_writer_set(writer, att, DirectFunctionCall2(numeric_add, values[att - 1], delta->cost),
+		rt_writer_set(writer,
+					  att,
+					  DirectFunctionCall2(numeric_add, values[att - 1], delta->cost),
 					  false);
 	}
 
@@ -263,7 +266,8 @@ add_delta(RtWriter *writer, RtDelta *delta, Datum now)
 static bool
 numeric_is_zero(Datum value)
 {
-	return DatumGetBool(DirectFunctionCall2(numeric_eq, value,
+	return DatumGetBool(DirectFunctionCall2(numeric_eq,
+											value,
 											DirectFunctionCall1(int8_numeric, Int64GetDatum(0))));
 }
 
@@ -274,8 +278,7 @@ delta_is_zero(RtDelta *delta)
 	for (int i = 0; i < RT_NCOUNTERS; i++)
 		if (delta->counts[i] != 0)
 			return false;
-	if (delta->cost != (Datum) 0 &&
-		!numeric_is_zero(delta->cost))
+	if (delta->cost != (Datum) 0 && !numeric_is_zero(delta->cost))
 		return false;
 	return delta->last_message_at == DT_NOBEGIN;
 }
@@ -287,11 +290,11 @@ delta_is_zero(RtDelta *delta)
 void
 rt_totals_apply(RtDelta **deltas, int n)
 {
-	RtWriter	writer;
+	RtWriter writer;
 	TupleTableSlot *row;
-	Snapshot	snapshot = NULL;
-	Datum		now = TimestampTzGetDatum(GetCurrentTimestamp());
-	int			first = 0;
+	Snapshot snapshot = NULL;
+	Datum now = TimestampTzGetDatum(GetCurrentTimestamp());
+	int first = 0;
 
 	while (first < n && delta_is_zero(deltas[first]))
 		first++;
@@ -303,8 +306,8 @@ rt_totals_apply(RtDelta **deltas, int n)
 
 	for (int i = first; i < n; i++)
 	{
-		RtDelta    *delta = deltas[i];
-		RtRunInfo	run;
+		RtDelta *delta = deltas[i];
+		RtRunInfo run;
 
 		CHECK_FOR_INTERRUPTS();
 		if (delta_is_zero(delta))
@@ -313,8 +316,8 @@ rt_totals_apply(RtDelta **deltas, int n)
 		if (!fetch_remembered(&writer, &delta->run_id, row))
 		{
 			if (snapshot == NULL)
-				snapshot = RegisterSnapshot(IsolationUsesXactSnapshot() ? GetTransactionSnapshot()
-																		: GetLatestSnapshot());
+				snapshot = RegisterSnapshot(IsolationUsesXactSnapshot() ? GetTransactionSnapshot() :
+																		  GetLatestSnapshot());
 			if (!lock_free_slot(&writer, &delta->run_id, snapshot, row))
 				ExecClearTuple(row);
 		}
@@ -352,14 +355,14 @@ rt_totals_apply(RtDelta **deltas, int n)
 void
 rt_totals_delete(const pg_uuid_t *run_ids, int n)
 {
-	RtWriter	writer;
-	Snapshot	snapshot;
+	RtWriter writer;
+	Snapshot snapshot;
 
 	rt_writer_open(&writer, RT_run_totals);
 	snapshot = rt_latest_snapshot();
 	for (int i = 0; i < n; i++)
 	{
-		RtProbe		probe;
+		RtProbe probe;
 
 		rt_probe_begin(&probe, writer.rel, UUIDPGetDatum(&run_ids[i]), snapshot);
 		while (rt_probe_next(&probe, ForwardScanDirection))

@@ -29,10 +29,10 @@ typedef enum RtCounter
 /* What a statement changes in the totals of one run. */
 typedef struct RtDelta
 {
-	pg_uuid_t	run_id;			/* key, must be first */
-	int64		counts[RT_NCOUNTERS];
-	Datum		cost;			/* numeric, or 0 for none */
-	TimestampTz last_message_at;	/* DT_NOBEGIN: no change */
+	pg_uuid_t run_id; /* key, must be first */
+	int64 counts[RT_NCOUNTERS];
+	Datum cost;					 /* numeric, or 0 for none */
+	TimestampTz last_message_at; /* DT_NOBEGIN: no change */
 } RtDelta;
 
 extern void rt_totals_init(void);
@@ -44,18 +44,17 @@ extern void rt_totals_delete(const pg_uuid_t *run_ids, int n);
 typedef struct RtFold RtFold;
 
 /* Adds what one row contributes to the totals of its run, sign times. */
-typedef void (*RtContribution) (RtDelta *delta, TupleTableSlot *row, const RtTable *table,
-								int sign);
+typedef void (*RtContribution)(RtDelta *delta, TupleTableSlot *row, const RtTable *table, int sign);
 
 extern RtFold *rt_fold_begin(void);
 extern void rt_fold_rows(RtFold *fold, Tuplestorestate *rows, Relation rel, const RtTable *table,
 						 AttrNumber run_id_att, RtContribution contribution, int sign);
-extern int	rt_fold_deltas(RtFold *fold, RtDelta ***deltas);
+extern int rt_fold_deltas(RtFold *fold, RtDelta ***deltas);
 extern void rt_fold_end(RtFold *fold);
 extern void rt_fold_statement(TriggerData *trigdata, const RtTable *table, AttrNumber run_id_att,
 							  RtContribution contribution);
 extern void rt_delta_count(RtDelta *delta, RtCounter counter, int64 amount);
 extern void rt_delta_cost(RtDelta *delta, Datum cost, int sign);
-extern int	rt_uuid_compare(const void *a, const void *b);
+extern int rt_uuid_compare(const void *a, const void *b);
 
 #endif /* RT_TOTALS_H */

@@ -30,9 +30,9 @@ PG_FUNCTION_INFO_V1(run_tracker_rebuild_totals);
 /* What each table's TRUNCATE takes away. */
 static const struct
 {
-	RtTableId	table;
+	RtTableId table;
 	const char *sql;
-}			truncations[] = {
+} truncations[] = {
 	{RT_runs, "TRUNCATE run_tracker.run_totals, run_tracker.open_runs"},
 	{RT_tasks,
 	 "UPDATE run_tracker.run_totals SET task_count = 0, failed_task_count = 0, "
@@ -48,9 +48,9 @@ Datum
 run_tracker_after_truncate(PG_FUNCTION_ARGS)
 {
 	TriggerData *trigdata = (TriggerData *) fcinfo->context;
-	Relation	totals;
+	Relation totals;
 	RtOwnerSwitch save;
-	int			i;
+	int i;
 
 	for (i = 0; i < lengthof(truncations) - 1; i++)
 		if (CALLED_AS_TRIGGER(fcinfo) &&
@@ -62,14 +62,16 @@ run_tracker_after_truncate(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("function \"after_truncate\" was not fired by TRUNCATE")));
 
+	/* not open any more when it is truncated itself */
 	totals = table_open(rt_table(RT_run_totals)->relid, RowExclusiveLock);
-	SPI_connect();
 	rt_owner_enter(&save, totals);
+	table_close(totals, NoLock);
+
+	SPI_connect();
 	if (SPI_execute(truncations[i].sql, false, 0) < 0)
 		elog(ERROR, "could not adapt the totals");
-	rt_owner_leave(&save);
 	SPI_finish();
-	table_close(totals, NoLock);
+	rt_owner_leave(&save);
 	return PointerGetDatum(NULL);
 }
 
@@ -77,9 +79,16 @@ run_tracker_after_truncate(PG_FUNCTION_ARGS)
 static int
 counter_of(const char *name)
 {
-	static const char *const names[RT_NCOUNTERS] = {
-		"task_count",	"failed_task_count", "open_task_count", "input_tokens",	   "output_tokens",
-		"total_tokens", "message_count",	 "error_count",		"retrieval_count", "artifact_count"};
+	static const char *const names[RT_NCOUNTERS] = {"task_count",
+													"failed_task_count",
+													"open_task_count",
+													"input_tokens",
+													"output_tokens",
+													"total_tokens",
+													"message_count",
+													"error_count",
+													"retrieval_count",
+													"artifact_count"};
 
 	for (int i = 0; i < RT_NCOUNTERS; i++)
 		if (strcmp(name, names[i]) == 0)
@@ -91,14 +100,15 @@ counter_of(const char *name)
 static int64
 delete_orphans(void)
 {
-	Relation	totals = table_open(rt_table(RT_run_totals)->relid, RowExclusiveLock);
+	Relation totals = table_open(rt_table(RT_run_totals)->relid, RowExclusiveLock);
 	RtOwnerSwitch save;
-	int64		n;
+	int64 n;
 
 	rt_owner_enter(&save, totals);
 	if (SPI_execute("DELETE FROM run_tracker.run_totals t WHERE NOT EXISTS "
 					"(SELECT FROM run_tracker.runs r WHERE r.run_id = t.run_id)",
-					false, 0) != SPI_OK_DELETE)
+					false,
+					0) != SPI_OK_DELETE)
 		elog(ERROR, "could not delete from run_totals");
 	n = SPI_processed;
 	rt_owner_leave(&save);
@@ -121,10 +131,10 @@ run_tracker_rebuild_totals(PG_FUNCTION_ARGS)
 						  "FROM run_tracker.check_totals($1) ORDER BY run_id",
 						  1,
 						  {UUIDOID}};
-	RtDelta   **deltas;
-	LOCKTAG		tag;
-	int64		fixed = 0;
-	int			n = 0;
+	RtDelta **deltas;
+	LOCKTAG tag;
+	int64 fixed = 0;
+	int n = 0;
 
 	if (!rt_identity_is_service())
 		ereport(ERROR,
@@ -145,12 +155,12 @@ run_tracker_rebuild_totals(PG_FUNCTION_ARGS)
 	deltas = palloc(sizeof(RtDelta *) * Max(SPI_processed, 1));
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
-		HeapTuple	row = SPI_tuptable->vals[i];
-		TupleDesc	desc = SPI_tuptable->tupdesc;
-		bool		isnull;
-		pg_uuid_t  *run_id = DatumGetUUIDP(SPI_getbinval(row, desc, 1, &isnull));
-		int			counter = counter_of(SPI_getvalue(row, desc, 2));
-		Datum		difference = SPI_getbinval(row, desc, 3, &isnull);
+		HeapTuple row = SPI_tuptable->vals[i];
+		TupleDesc desc = SPI_tuptable->tupdesc;
+		bool isnull;
+		pg_uuid_t *run_id = DatumGetUUIDP(SPI_getbinval(row, desc, 1, &isnull));
+		int counter = counter_of(SPI_getvalue(row, desc, 2));
+		Datum difference = SPI_getbinval(row, desc, 3, &isnull);
 
 		if (n == 0 || rt_uuid_compare(deltas[n - 1], run_id) != 0)
 		{

@@ -23,14 +23,14 @@ static TimestampTz
 last_transition(RtWriter *writer, Datum run_id, TimestampTz fallback)
 {
 	const RtTable *t = writer->table;
-	Snapshot	snapshot = rt_latest_snapshot();
-	RtProbe		probe;
+	Snapshot snapshot = rt_latest_snapshot();
+	RtProbe probe;
 	TimestampTz result = fallback;
 
 	rt_probe_begin(&probe, writer->rel, run_id, snapshot);
 	while (rt_probe_next(&probe, BackwardScanDirection))
 	{
-		bool		isnull;
+		bool isnull;
 
 		(void) slot_getattr(probe.slot, RT_ATT(t, transitions, task_id), &isnull);
 		if (isnull)
@@ -49,8 +49,8 @@ last_transition(RtWriter *writer, Datum run_id, TimestampTz fallback)
 void
 rt_transitions_write(const RtTransition *transitions, int n)
 {
-	RtWriter	writer;
-	Datum		actor;
+	RtWriter writer;
+	Datum actor;
 	TimestampTz now = GetCurrentTimestamp();
 
 	if (n == 0)
@@ -64,7 +64,7 @@ rt_transitions_write(const RtTransition *transitions, int n)
 	{
 		const RtTransition *transition = &transitions[i];
 		const RtTable *t = writer.table;
-		Datum		run_id = UUIDPGetDatum(&transition->run_id);
+		Datum run_id = UUIDPGetDatum(&transition->run_id);
 		TimestampTz since = transition->since;
 
 		if (transition->task_id == NULL)
@@ -73,22 +73,33 @@ rt_transitions_write(const RtTransition *transitions, int n)
 		rt_writer_blank(&writer);
 		rt_writer_set(&writer, RT_ATT(t, transitions, run_id), run_id, false);
 		rt_writer_set(&writer, RT_ATT(t, transitions, user_id), transition->user_id, false);
-		rt_writer_set(&writer, RT_ATT(t, transitions, task_id),
-					  UUIDPGetDatum(transition->task_id), transition->task_id == NULL);
+		rt_writer_set(&writer,
+					  RT_ATT(t, transitions, task_id),
+					  UUIDPGetDatum(transition->task_id),
+					  transition->task_id == NULL);
 		rt_writer_set(&writer, RT_ATT(t, transitions, from_status), transition->from, false);
 		rt_writer_set(&writer, RT_ATT(t, transitions, to_status), transition->to, false);
-		rt_writer_set(&writer, RT_ATT(t, transitions, attempt), Int32GetDatum(transition->attempt),
+		rt_writer_set(&writer,
+					  RT_ATT(t, transitions, attempt),
+					  Int32GetDatum(transition->attempt),
 					  false);
 		rt_writer_set(&writer, RT_ATT(t, transitions, actor), actor, false);
-		rt_writer_set(&writer, RT_ATT(t, transitions, reason), transition->reason,
+		rt_writer_set(&writer,
+					  RT_ATT(t, transitions, reason),
+					  transition->reason,
 					  transition->reason == (Datum) 0);
-		rt_writer_set(&writer, RT_ATT(t, transitions, state_ms),
-					  Int64GetDatum(rt_elapsed_ms(since, now)), false);
-		rt_writer_set(&writer, RT_ATT(t, transitions, occurred_at), TimestampTzGetDatum(now),
+		rt_writer_set(&writer,
+					  RT_ATT(t, transitions, state_ms),
+					  Int64GetDatum(rt_elapsed_ms(since, now)),
 					  false);
-		rt_writer_set(&writer, RT_ATT(t, transitions, seq),
-					  Int64GetDatum(rt_sequence_next(writer.rel, RT_ATT(t, transitions, seq),
-													 run_id)),
+		rt_writer_set(&writer,
+					  RT_ATT(t, transitions, occurred_at),
+					  TimestampTzGetDatum(now),
+					  false);
+		rt_writer_set(&writer,
+					  RT_ATT(t, transitions, seq),
+					  Int64GetDatum(
+						  rt_sequence_next(writer.rel, RT_ATT(t, transitions, seq), run_id)),
 					  false);
 		rt_writer_insert(&writer);
 	}

@@ -25,8 +25,8 @@ rt_uuid_generate(pg_uuid_t *uuid)
 {
 	static int64 last_ms = 0;
 	static uint16 counter = 0;
-	int64		ms = (GetCurrentTimestamp() + UNIX_EPOCH_OFFSET_US) / 1000;
-	uint64		high;
+	int64 ms = (GetCurrentTimestamp() + UNIX_EPOCH_OFFSET_US) / 1000;
+	uint64 high;
 
 	if (!pg_strong_random(uuid->data, UUID_LEN))
 		ereport(ERROR,
@@ -53,7 +53,7 @@ rt_uuid_generate(pg_uuid_t *uuid)
 Datum
 run_tracker_uuidv7(PG_FUNCTION_ARGS)
 {
-	pg_uuid_t  *uuid = palloc(sizeof(pg_uuid_t));
+	pg_uuid_t *uuid = palloc(sizeof(pg_uuid_t));
 
 	rt_uuid_generate(uuid);
 	PG_RETURN_UUID_P(uuid);

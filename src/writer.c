@@ -53,10 +53,10 @@ rt_owner_leave(const RtOwnerSwitch *save)
 static EState *
 make_estate(Relation rel, ResultRelInfo **rri)
 {
-	EState	   *estate = CreateExecutorState();
+	EState *estate = CreateExecutorState();
 	RangeTblEntry *rte = makeNode(RangeTblEntry);
 #if PG_VERSION_NUM >= 160000
-	List	   *perminfos = NIL;
+	List *perminfos = NIL;
 #endif
 
 	rte->rtekind = RTE_RELATION;
@@ -130,7 +130,7 @@ rt_writer_close(RtWriter *writer)
 void
 rt_writer_blank(RtWriter *writer)
 {
-	int			natts = RelationGetDescr(writer->rel)->natts;
+	int natts = RelationGetDescr(writer->rel)->natts;
 
 	ExecClearTuple(writer->slot);
 	memset(writer->slot->tts_values, 0, natts * sizeof(Datum));
@@ -141,7 +141,7 @@ rt_writer_blank(RtWriter *writer)
 void
 rt_writer_copy(RtWriter *writer, TupleTableSlot *row)
 {
-	int			natts = RelationGetDescr(writer->rel)->natts;
+	int natts = RelationGetDescr(writer->rel)->natts;
 
 	ExecClearTuple(writer->slot);
 	slot_getallattrs(row);
@@ -172,7 +172,7 @@ rt_writer_insert(RtWriter *writer)
 void
 rt_writer_update(RtWriter *writer, TupleTableSlot *old)
 {
-	EPQState	epqstate;
+	EPQState epqstate;
 
 	ExecStoreVirtualTuple(writer->slot);
 	rt_EvalPlanQualInit(&epqstate, writer->estate);
@@ -187,7 +187,7 @@ rt_writer_update(RtWriter *writer, TupleTableSlot *old)
 void
 rt_writer_delete(RtWriter *writer, TupleTableSlot *old)
 {
-	EPQState	epqstate;
+	EPQState epqstate;
 
 	rt_EvalPlanQualInit(&epqstate, writer->estate);
 	writer->estate->es_output_cid = GetCurrentCommandId(true);
@@ -207,7 +207,7 @@ rt_row_lock(Relation rel, TupleTableSlot *slot, Snapshot snapshot, LockTupleMode
 {
 	TM_FailureData tmfd;
 	ItemPointerData tid = slot->tts_tid;
-	TM_Result	result;
+	TM_Result result;
 
 	result = table_tuple_lock(rel,
 							  &tid,
@@ -228,10 +228,11 @@ rt_row_lock(Relation rel, TupleTableSlot *slot, Snapshot snapshot, LockTupleMode
 		case TM_WouldBlock:
 			return false;
 		default:
-			elog(ERROR, "unexpected result %d of locking a row of \"%s\"",
+			elog(ERROR,
+				 "unexpected result %d of locking a row of \"%s\"",
 				 (int) result,
 				 RelationGetRelationName(rel));
-			return false;		/* keep compiler quiet */
+			return false; /* keep compiler quiet */
 	}
 }
 

@@ -16,19 +16,19 @@
 typedef struct RtWriter
 {
 	const RtTable *table;
-	Relation	rel;
-	EState	   *estate;
+	Relation rel;
+	EState *estate;
 	ResultRelInfo *rri;
-	TupleTableSlot *slot;		/* the row to be written */
-	Oid			save_userid;
-	int			save_sec_context;
+	TupleTableSlot *slot; /* the row to be written */
+	Oid save_userid;
+	int save_sec_context;
 } RtWriter;
 
 /* State of the user switch that bookkeeping does (identity.c is about callers). */
 typedef struct RtOwnerSwitch
 {
-	Oid			userid;
-	int			sec_context;
+	Oid userid;
+	int sec_context;
 } RtOwnerSwitch;
 
 extern void rt_writer_open(RtWriter *writer, RtTableId id);

@@ -1,0 +1,50 @@
+# Runs every SQL statement of the README, in order, as a new user would: in one
+# session of a superuser.  A block after <!-- expect XXXXX --> must fail with that
+# SQLSTATE, every other statement must succeed.
+
+use strict;
+use warnings;
+
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $readme = slurp_file('README.md');
+
+my $node = PostgreSQL::Test::Cluster->new('readme');
+$node->init;
+$node->start;
+
+# One script: psql says after each block which SQLSTATE its last statement had.
+my @expected;
+my $script = '';
+while ($readme =~ /(?:<!-- expect (\w{5}) -->\s*)?```sql\n(.*?)```/sg)
+{
+	my ($state, $block) = ($1 // '00000', $2);
+
+	# psql knows an error of each statement, so look after each
+	for my $statement (split /(?<=;)[^\n]*\n(?=\S|$)/, $block . "\n")
+	{
+		next unless $statement =~ /\S/;
+		$script .= "$statement\n\\echo SQLSTATE :SQLSTATE\n";
+		push @expected, [ $state, $statement ];
+	}
+}
+cmp_ok(scalar @expected, '>', 20, 'the README has statements');
+
+my ($rc, $out, $err) = $node->psql('postgres', $script, on_error_stop => 0);
+my @states = $out =~ /^SQLSTATE (\w+)$/mg;
+is(scalar @states, scalar @expected, 'all statements were run');
+for my $i (0 .. $#expected)
+{
+	my ($state, $statement) = @{ $expected[$i] };
+	$statement =~ s/\s+/ /g;
+	is($states[$i], $state, substr($statement, 0, 100)) or diag($err);
+}
+
+like($out, qr/What is a ledger\?.*\|active\|1\|20\|0\.00023\|2\|/, 'the run was summed up');
+is($node->safe_psql('postgres', 'SELECT count(*) FROM run_tracker.check_totals()'),
+	'0', 'totals are right');
+
+$node->stop;
+done_testing();
