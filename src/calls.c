@@ -31,9 +31,7 @@ rt_plan_execute(RtPlan *plan, const NullableDatum *args, int expected, bool read
 		SPIPlanPtr prepared = SPI_prepare(plan->sql, plan->nargs, plan->types);
 
 		if (prepared == NULL)
-			elog(ERROR,
-				 "could not prepare \"%s\": %s",
-				 plan->sql,
+			elog(ERROR, "could not prepare \"%s\": %s", plan->sql,
 				 SPI_result_code_string(SPI_result));
 		SPI_keepplan(prepared);
 		plan->plan = prepared;
@@ -45,12 +43,10 @@ rt_plan_execute(RtPlan *plan, const NullableDatum *args, int expected, bool read
 	}
 	result = SPI_execute_plan(plan->plan, values, nulls, read_only, 0);
 	if (result != expected)
-		ereport(ERROR,
-				(errcode(ERRCODE_INTERNAL_ERROR),
-				 errmsg("unexpected result of \"%s\": %s",
-						plan->sql,
-						SPI_result_code_string(result)),
-				 errhint("A rule may have rewritten the query.")));
+		ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR),
+						errmsg("unexpected result of \"%s\": %s", plan->sql,
+							   SPI_result_code_string(result)),
+						errhint("A rule may have rewritten the query.")));
 }
 
 /* 22023 if an argument is null that must not be. */
@@ -58,9 +54,8 @@ void
 rt_call_require(FunctionCallInfo fcinfo, int arg, const char *name)
 {
 	if (PG_ARGISNULL(arg))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("argument \"%s\" must not be null", name)));
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("argument \"%s\" must not be null", name)));
 }
 
 /* Insert a row with the arguments of the call, and return the one by-value or uuid result. */
@@ -74,10 +69,9 @@ rt_call_insert(RtPlan *plan, FunctionCallInfo fcinfo, RtTableId table)
 	SPI_connect();
 	rt_plan_execute(plan, fcinfo->args, SPI_OK_INSERT_RETURNING, false);
 	if (SPI_processed != 1)
-		ereport(ERROR,
-				(errcode(ERRCODE_INTERNAL_ERROR),
-				 errmsg("no row was inserted into table \"%s\"", rt_table_name(table)),
-				 errhint("A trigger may have suppressed it.")));
+		ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR),
+						errmsg("no row was inserted into table \"%s\"", rt_table_name(table)),
+						errhint("A trigger may have suppressed it.")));
 	result = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
 	if (SPI_gettypeid(SPI_tuptable->tupdesc, 1) == UUIDOID)
 		result = SPI_datumTransfer(result, false, UUID_LEN);
@@ -90,14 +84,10 @@ void
 rt_call_check_attempt(FunctionCallInfo fcinfo, int arg, int32 current, const char *table)
 {
 	if (!PG_ARGISNULL(arg) && PG_GETARG_INT32(arg) != current)
-		ereport(ERROR,
-				(errcode(ERRCODE_RT_STALE_ATTEMPT),
-				 errmsg("stale attempt"),
-				 errdetail("The %s is at attempt %d, the caller works on attempt %d.",
-						   table,
-						   current,
-						   PG_GETARG_INT32(arg)),
-				 errhint("Somebody else has taken over; stop working on it.")));
+		ereport(ERROR, (errcode(ERRCODE_RT_STALE_ATTEMPT), errmsg("stale attempt"),
+						errdetail("The %s is at attempt %d, the caller works on attempt %d.", table,
+								  current, PG_GETARG_INT32(arg)),
+						errhint("Somebody else has taken over; stop working on it.")));
 }
 
 /* What a status-changing call found, in SPI's memory. */
@@ -119,12 +109,9 @@ find_row(FunctionCallInfo fcinfo, const RtMoveCall *call, Found *found)
 	(void) rt_table(call->table);
 	rt_plan_execute(call->find, fcinfo->args, SPI_OK_SELECT, false);
 	if (SPI_processed == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_NO_DATA_FOUND),
-				 errmsg("%s not found", call->word),
-				 errdetail("There is no %s %s that you may change.",
-						   call->word,
-						   rt_uuid_string(PG_GETARG_DATUM(0)))));
+		ereport(ERROR, (errcode(ERRCODE_NO_DATA_FOUND), errmsg("%s not found", call->word),
+						errdetail("There is no %s %s that you may change.", call->word,
+								  rt_uuid_string(PG_GETARG_DATUM(0)))));
 	tuple = SPI_tuptable->vals[0];
 	desc = SPI_tuptable->tupdesc;
 	found->lifecycle = rt_lifecycle_get(SPI_getbinval(tuple, desc, 1, &isnull));
@@ -194,10 +181,9 @@ rt_call_move(FunctionCallInfo fcinfo, const RtMoveCall *call, const NullableDatu
 		memcpy(&args[2], extra, sizeof(NullableDatum) * nextra);
 		rt_plan_execute(call->update, args, SPI_OK_UPDATE, false);
 		if (SPI_processed != 1)
-			ereport(ERROR,
-					(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-					 errmsg("%s was not updated", call->word),
-					 errhint("A policy or a trigger may have suppressed the update.")));
+			ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+							errmsg("%s was not updated", call->word),
+							errhint("A policy or a trigger may have suppressed the update.")));
 	}
 	SPI_finish();
 	return to >= 0;

@@ -113,10 +113,9 @@ rt_table(RtTableId id)
 
 		table->relid = OidIsValid(nsp) ? get_relname_relid(table_names[id], nsp) : InvalidOid;
 		if (!OidIsValid(table->relid))
-			ereport(ERROR,
-					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-					 errmsg("table %s.%s does not exist", RT_SCHEMA, table_names[id]),
-					 errhint("Run SELECT run_tracker.install() to create the tables.")));
+			ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+							errmsg("table %s.%s does not exist", RT_SCHEMA, table_names[id]),
+							errhint("Run SELECT run_tracker.install() to create the tables.")));
 
 		/* set first: an invalidation during the look-ups below clears it */
 		table->valid = true;
@@ -128,9 +127,7 @@ rt_table(RtTableId id)
 				table->valid = false;
 				ereport(ERROR,
 						(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-						 errmsg("table %s.%s has no column \"%s\"",
-								RT_SCHEMA,
-								table_names[id],
+						 errmsg("table %s.%s has no column \"%s\"", RT_SCHEMA, table_names[id],
 								table_columns[id].names[i]),
 						 errhint("Run SELECT run_tracker.install() to bring the tables to version %s.",
 								 RT_VERSION)));
@@ -154,29 +151,24 @@ rt_trigger_check(FunctionCallInfo fcinfo, RtTableId id, uint32 when, const char 
 	Relation rel;
 
 	if (!CALLED_AS_TRIGGER(fcinfo))
-		ereport(ERROR,
-				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("function \"%s\" can only be called as a trigger", function)));
+		ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+						errmsg("function \"%s\" can only be called as a trigger", function)));
 
 	if ((trigdata->tg_event & (TRIGGER_EVENT_ROW | TRIGGER_EVENT_TIMINGMASK)) != when)
-		ereport(ERROR,
-				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("function \"%s\" was called at the wrong moment", function),
-				 errdetail("It must be a %s trigger.",
-						   when == RT_BEFORE_ROW ? "BEFORE ROW" : "AFTER STATEMENT")));
+		ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+						errmsg("function \"%s\" was called at the wrong moment", function),
+						errdetail("It must be a %s trigger.",
+								  when == RT_BEFORE_ROW ? "BEFORE ROW" : "AFTER STATEMENT")));
 
 	table = rt_table(id);
 	rel = trigdata->tg_relation;
 	if (RelationGetRelid(rel) != table->relid &&
 		!(rel->rd_rel->relispartition &&
 		  list_member_oid(get_partition_ancestors(RelationGetRelid(rel)), table->relid)))
-		ereport(ERROR,
-				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("function \"%s\" can only be a trigger of table %s.%s",
-						function,
-						RT_SCHEMA,
-						table_names[id]),
-				 errtable(rel)));
+		ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+						errmsg("function \"%s\" can only be a trigger of table %s.%s", function,
+							   RT_SCHEMA, table_names[id]),
+						errtable(rel)));
 
 	return table;
 }
@@ -193,10 +185,9 @@ rt_probe_begin(RtProbe *probe, Relation rel, Datum run_id, Snapshot snapshot)
 	/* this fills in rd_pkindex */
 	list_free(RelationGetIndexList(rel));
 	if (!OidIsValid(rel->rd_pkindex))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("table \"%s\" has no primary key", RelationGetRelationName(rel)),
-				 errtable(rel)));
+		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+						errmsg("table \"%s\" has no primary key", RelationGetRelationName(rel)),
+						errtable(rel)));
 
 	probe->rel = rel;
 	probe->index = index_open(rel->rd_pkindex, AccessShareLock);

@@ -145,21 +145,11 @@ rt_fold_statement(TriggerData *trigdata, const RtTable *table, AttrNumber run_id
 	int n;
 
 	if (trigdata->tg_oldtable)
-		rt_fold_rows(fold,
-					 trigdata->tg_oldtable,
-					 trigdata->tg_relation,
-					 table,
-					 run_id_att,
-					 contribution,
-					 -1);
+		rt_fold_rows(fold, trigdata->tg_oldtable, trigdata->tg_relation, table, run_id_att,
+					 contribution, -1);
 	if (trigdata->tg_newtable)
-		rt_fold_rows(fold,
-					 trigdata->tg_newtable,
-					 trigdata->tg_relation,
-					 table,
-					 run_id_att,
-					 contribution,
-					 1);
+		rt_fold_rows(fold, trigdata->tg_newtable, trigdata->tg_relation, table, run_id_att,
+					 contribution, 1);
 
 	n = rt_fold_deltas(fold, &deltas);
 	rt_totals_apply(deltas, n);
@@ -173,10 +163,9 @@ void
 rt_delta_count(RtDelta *delta, RtCounter counter, int64 amount)
 {
 	if (pg_add_s64_overflow(delta->counts[counter], amount, &delta->counts[counter]))
-		ereport(ERROR,
-				(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
-				 errmsg("totals of run %s are out of range",
-						rt_uuid_string(UUIDPGetDatum(&delta->run_id)))));
+		ereport(ERROR, (errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+						errmsg("totals of run %s are out of range",
+							   rt_uuid_string(UUIDPGetDatum(&delta->run_id)))));
 }
 
 /* Add a cost, sign times. */

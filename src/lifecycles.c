@@ -1,8 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * lifecycles.c
- *		State machines: validated when they are defined, compiled to bit masks
- *		when they are used.
+ *		State machines: validated when they are defined (lifecycle_compile.c),
+ *		kept as bit masks when they are used.
  *
  * A definition is a row of run_tracker.lifecycles.  A BEFORE ROW trigger validates
  * it whoever writes it; a statement trigger invalidates the relcache entry of the
@@ -50,367 +50,6 @@ typedef struct CacheEntry
 } CacheEntry;
 
 static HTAB *cache = NULL;
-
-/* ----------------------------------------------------------------
- * Compiling a definition
- * ----------------------------------------------------------------
- */
-
-/* What the compiler is looking at, for its messages. */
-typedef struct Place
-{
-	const char *lifecycle;
-	const char *state; /* or NULL */
-} Place;
-
-/* Refuse a definition: say what is wrong where. */
-#define malformed(place, ...)                                                                      \
-	ereport(ERROR,                                                                                 \
-			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),                                             \
-			 errmsg("invalid definition of lifecycle \"%s\"", (place)->lifecycle),                 \
-			 errdetail(__VA_ARGS__),                                                               \
-			 errhint("A definition looks like {\"initial\": \"pending\", \"timeout\": "            \
-					 "\"60 seconds\", \"states\": {\"pending\": {\"phase\": \"queued\", "          \
-					 "\"next\": [\"done\"]}, \"done\": {\"phase\": \"succeeded\"}}}.")))
-
-static char *
-value_string(const JsonbValue *value)
-{
-	return pnstrdup(value->val.string.val, value->val.string.len);
-}
-
-static int
-find_state(const RtLifecycle *lifecycle, const char *name, int len)
-{
-	for (int i = 0; i < lifecycle->nstates; i++)
-		if (lifecycle->states[i].name_len == len &&
-			memcmp(lifecycle->states[i].name, name, len) == 0)
-			return i;
-	return -1;
-}
-
-static void
-timeout_context(void *arg)
-{
-	Place *place = arg;
-
-	if (place->state)
-		errcontext("\"timeout\" of state \"%s\" of lifecycle \"%s\"",
-				   place->state,
-				   place->lifecycle);
-	else
-		errcontext("\"timeout\" of lifecycle \"%s\"", place->lifecycle);
-}
-
-/* Read a timeout; false for null. */
-static bool
-compile_timeout(Place *place, const JsonbValue *value, Interval *timeout)
-{
-	ErrorContextCallback callback;
-	Interval *parsed;
-	Interval zero = {0};
-
-	if (value->type == jbvNull)
-		return false;
-	if (value->type != jbvString)
-		malformed(place,
-				  "\"timeout\" of %s must be an interval in a string, or null.",
-				  place->state ? psprintf("state \"%s\"", place->state) : "the lifecycle");
-
-	callback.callback = timeout_context;
-	callback.arg = place;
-	callback.previous = error_context_stack;
-	error_context_stack = &callback;
-	parsed = DatumGetIntervalP(DirectFunctionCall3(interval_in,
-												   CStringGetDatum(value_string(value)),
-												   ObjectIdGetDatum(InvalidOid),
-												   Int32GetDatum(-1)));
-	error_context_stack = callback.previous;
-
-	if (DatumGetBool(
-			DirectFunctionCall2(interval_le, IntervalPGetDatum(parsed), IntervalPGetDatum(&zero))))
-		malformed(place,
-				  "\"timeout\" of %s must be positive.",
-				  place->state ? psprintf("state \"%s\"", place->state) : "the lifecycle");
-	*timeout = *parsed;
-	return true;
-}
-
-/* First pass: the names of the states, so that "next" can refer to them. */
-static void
-compile_names(Place *place, RtLifecycle *lifecycle, JsonbContainer *states)
-{
-	JsonbIterator *it = JsonbIteratorInit(states);
-	JsonbValue value;
-	JsonbIteratorToken token;
-
-	if (JsonContainerSize(states) == 0)
-		malformed(place, "\"states\" is empty.");
-	if (JsonContainerSize(states) > RT_MAX_STATES)
-		malformed(place,
-				  "\"states\" has %d states, at most %d are possible.",
-				  (int) JsonContainerSize(states),
-				  RT_MAX_STATES);
-
-	lifecycle->states = palloc0(sizeof(RtState) * JsonContainerSize(states));
-	while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_DONE)
-	{
-		RtState *state;
-
-		if (token != WJB_KEY)
-			continue;
-		state = &lifecycle->states[lifecycle->nstates++];
-		state->name = value_string(&value);
-		state->name_len = value.val.string.len;
-		if (state->name_len == 0 || state->name_len >= NAMEDATALEN)
-			malformed(place,
-					  "State \"%s\" must have a name of 1 to %d bytes.",
-					  state->name,
-					  NAMEDATALEN - 1);
-	}
-}
-
-/* Second pass: one state. */
-static void
-compile_state(Place *place, RtLifecycle *lifecycle, RtState *state, const JsonbValue *definition)
-{
-	JsonbIterator *it;
-	JsonbValue value;
-	JsonbIteratorToken token;
-	bool has_phase = false;
-
-	place->state = state->name;
-	if (definition->type != jbvBinary || !JsonContainerIsObject(definition->val.binary.data))
-		malformed(place, "State \"%s\" must be an object.", state->name);
-
-	it = JsonbIteratorInit(definition->val.binary.data);
-	while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_DONE)
-	{
-		char *key;
-
-		if (token != WJB_KEY)
-			continue;
-		key = value_string(&value);
-		(void) JsonbIteratorNext(&it, &value, true);
-
-		if (strcmp(key, "phase") == 0)
-		{
-			int phase;
-
-			if (value.type != jbvString)
-				malformed(place, "\"phase\" of state \"%s\" must be a string.", state->name);
-			for (phase = 0; phase < RT_NPHASES; phase++)
-				if (strcmp(value_string(&value), rt_phase_names[phase]) == 0)
-					break;
-			if (phase == RT_NPHASES)
-				malformed(place,
-						  "\"phase\" of state \"%s\" is \"%s\", it must be one of queued, active, "
-						  "waiting, succeeded, failed, cancelled, timed_out.",
-						  state->name,
-						  value_string(&value));
-			state->phase = (RtPhase) phase;
-			has_phase = true;
-		}
-		else if (strcmp(key, "next") == 0)
-		{
-			JsonbIterator *next_it;
-			JsonbValue next;
-
-			if (value.type != jbvBinary || !JsonContainerIsArray(value.val.binary.data))
-				malformed(place, "\"next\" of state \"%s\" must be an array.", state->name);
-			next_it = JsonbIteratorInit(value.val.binary.data);
-			while ((token = JsonbIteratorNext(&next_it, &next, true)) != WJB_DONE)
-			{
-				int to;
-
-				if (token != WJB_ELEM)
-					continue;
-				if (next.type != jbvString)
-					malformed(place,
-							  "\"next\" of state \"%s\" must hold names of states only.",
-							  state->name);
-				to = find_state(lifecycle, next.val.string.val, next.val.string.len);
-				if (to < 0)
-					malformed(place,
-							  "\"next\" of state \"%s\" names \"%s\", which is no state.",
-							  state->name,
-							  value_string(&next));
-				if (&lifecycle->states[to] == state)
-					malformed(place,
-							  "\"next\" of state \"%s\" names the state itself.",
-							  state->name);
-				if (state->next & (UINT64CONST(1) << to))
-					malformed(place,
-							  "\"next\" of state \"%s\" names \"%s\" twice.",
-							  state->name,
-							  value_string(&next));
-				state->next |= UINT64CONST(1) << to;
-				state->next_order[state->nnext++] = (uint8) to;
-			}
-		}
-		else if (strcmp(key, "timeout") == 0)
-			state->has_timeout = compile_timeout(place, &value, &state->timeout);
-		else
-			malformed(place, "State \"%s\" has an unknown key \"%s\".", state->name, key);
-	}
-	if (!has_phase)
-		malformed(place, "State \"%s\" has no \"phase\".", state->name);
-	place->state = NULL;
-}
-
-/* The states that can be reached from the initial one, or that can reach a finished one. */
-static uint64
-closure(const RtLifecycle *lifecycle, uint64 states, bool backwards)
-{
-	uint64 before;
-
-	do
-	{
-		before = states;
-		for (int i = 0; i < lifecycle->nstates; i++)
-		{
-			if (backwards)
-			{
-				if (lifecycle->states[i].next & states)
-					states |= UINT64CONST(1) << i;
-			}
-			else if (states & (UINT64CONST(1) << i))
-				states |= lifecycle->states[i].next;
-		}
-	} while (states != before);
-	return states;
-}
-
-/* What can only be said of the machine as a whole. */
-static void
-check_machine(Place *place, const RtLifecycle *lifecycle)
-{
-	uint64 finished = 0;
-	uint64 reachable;
-	uint64 ending;
-	bool fails = false;
-
-	if (!RT_PHASE_IS_OPEN(lifecycle->states[lifecycle->initial].phase))
-		malformed(place,
-				  "The initial state \"%s\" is finished (%s).",
-				  lifecycle->states[lifecycle->initial].name,
-				  rt_phase_names[lifecycle->states[lifecycle->initial].phase]);
-
-	for (int i = 0; i < lifecycle->nstates; i++)
-	{
-		const RtState *state = &lifecycle->states[i];
-
-		if (!RT_PHASE_IS_OPEN(state->phase))
-			finished |= UINT64CONST(1) << i;
-		if (state->phase == RT_FAILED || state->phase == RT_TIMED_OUT)
-			fails = true;
-		if (state->has_timeout && !RT_PHASE_IS_OPEN(state->phase))
-			malformed(place,
-					  "State \"%s\" is finished and cannot have a \"timeout\".",
-					  state->name);
-		if (state->has_timeout && state->phase == RT_WAITING)
-			malformed(place, "State \"%s\" is waiting and cannot have a \"timeout\".", state->name);
-	}
-	if (finished == 0)
-		malformed(place, "No state is finished (succeeded, failed, cancelled or timed_out).");
-
-	reachable = closure(lifecycle, UINT64CONST(1) << lifecycle->initial, false);
-	ending = closure(lifecycle, finished, true);
-	for (int i = 0; i < lifecycle->nstates; i++)
-	{
-		const RtState *state = &lifecycle->states[i];
-		uint64 bit = UINT64CONST(1) << i;
-
-		if (!(reachable & bit))
-			malformed(place,
-					  "State \"%s\" cannot be reached from the initial state \"%s\".",
-					  state->name,
-					  lifecycle->states[lifecycle->initial].name);
-		if (!(ending & bit))
-			malformed(place, "No way leads from state \"%s\" to a finished state.", state->name);
-		if (state->has_timeout && !fails)
-			malformed(place,
-					  "State \"%s\" has a timeout, but there is no state of phase timed_out or "
-					  "failed to go to.",
-					  state->name);
-	}
-}
-
-/* Compile a definition in the current memory context; an error if it is malformed. */
-static RtLifecycle *
-compile(const char *name, Jsonb *definition)
-{
-	Place place = {name, NULL};
-	RtLifecycle *lifecycle = palloc0(sizeof(RtLifecycle));
-	JsonbValue states = {.type = jbvNull};
-	JsonbValue initial = {.type = jbvNull};
-	JsonbValue timeout_value = {.type = jbvNull};
-	JsonbIterator *it;
-	JsonbValue value;
-	JsonbIteratorToken token;
-	Interval timeout;
-	bool has_timeout = false;
-
-	lifecycle->name = pstrdup(name);
-	lifecycle->name_len = strlen(name);
-
-	if (!JB_ROOT_IS_OBJECT(definition))
-		malformed(&place, "The definition must be an object.");
-
-	it = JsonbIteratorInit(&definition->root);
-	while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_DONE)
-	{
-		char *key;
-
-		if (token != WJB_KEY)
-			continue;
-		key = value_string(&value);
-		(void) JsonbIteratorNext(&it, &value, true);
-		if (strcmp(key, "states") == 0)
-			states = value;
-		else if (strcmp(key, "initial") == 0)
-			initial = value;
-		else if (strcmp(key, "timeout") == 0)
-			timeout_value = value;
-		else
-			malformed(&place, "Unknown key \"%s\".", key);
-	}
-
-	if (states.type != jbvBinary || !JsonContainerIsObject(states.val.binary.data))
-		malformed(&place, "\"states\" must be there, and be an object.");
-	if (initial.type != jbvString)
-		malformed(&place, "\"initial\" must be there, and name a state.");
-
-	compile_names(&place, lifecycle, states.val.binary.data);
-	lifecycle->initial = find_state(lifecycle, initial.val.string.val, initial.val.string.len);
-	if (lifecycle->initial < 0)
-		malformed(&place, "\"initial\" names \"%s\", which is no state.", value_string(&initial));
-	has_timeout = compile_timeout(&place, &timeout_value, &timeout);
-
-	for (int i = 0; i < lifecycle->nstates; i++)
-	{
-		RtState *state = &lifecycle->states[i];
-		JsonbValue *definition_value;
-		JsonbValue own;
-
-		definition_value = getKeyJsonValueFromContainer(states.val.binary.data,
-														state->name,
-														state->name_len,
-														NULL);
-		compile_state(&place, lifecycle, state, definition_value);
-
-		/* a timeout is inherited unless the state says otherwise, even "null" */
-		if (has_timeout && (state->phase == RT_QUEUED || state->phase == RT_ACTIVE) &&
-			getKeyJsonValueFromContainer(definition_value->val.binary.data, "timeout", 7, &own) ==
-				NULL)
-		{
-			state->has_timeout = true;
-			state->timeout = timeout;
-		}
-	}
-	check_machine(&place, lifecycle);
-	return lifecycle;
-}
 
 /* ----------------------------------------------------------------
  * Looking lifecycles up
@@ -495,11 +134,10 @@ rt_lifecycle_find(const char *name, int len)
 		if (definition == NULL)
 			return NULL;
 
-		context = AllocSetContextCreate(CurrentMemoryContext,
-										"run_tracker lifecycle",
+		context = AllocSetContextCreate(CurrentMemoryContext, "run_tracker lifecycle",
 										ALLOCSET_SMALL_SIZES);
 		oldcontext = MemoryContextSwitchTo(context);
-		lifecycle = compile(key, definition);
+		lifecycle = rt_lifecycle_compile(key, definition);
 		MemoryContextSwitchTo(oldcontext);
 		MemoryContextSetParent(context, CacheMemoryContext);
 
@@ -520,12 +158,10 @@ rt_lifecycle_get(Datum name)
 	const RtLifecycle *lifecycle = rt_lifecycle_find(VARDATA_ANY(t), VARSIZE_ANY_EXHDR(t));
 
 	if (lifecycle == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_RT_UNKNOWN_STATUS),
-				 errmsg("unknown lifecycle"),
-				 errdetail("There is no lifecycle \"%s\".", text_to_cstring(t)),
-				 errhint("Lifecycles are listed in run_tracker.lifecycles, and made with "
-						 "run_tracker.define_lifecycle().")));
+		ereport(ERROR, (errcode(ERRCODE_RT_UNKNOWN_STATUS), errmsg("unknown lifecycle"),
+						errdetail("There is no lifecycle \"%s\".", text_to_cstring(t)),
+						errhint("Lifecycles are listed in run_tracker.lifecycles, and made with "
+								"run_tracker.define_lifecycle().")));
 	return lifecycle;
 }
 
@@ -535,7 +171,7 @@ rt_lifecycle_state(const RtLifecycle *lifecycle, Datum status)
 {
 	text *t = DatumGetTextPP(status);
 
-	return find_state(lifecycle, VARDATA_ANY(t), VARSIZE_ANY_EXHDR(t));
+	return rt_lifecycle_find_state(lifecycle, VARDATA_ANY(t), VARSIZE_ANY_EXHDR(t));
 }
 
 /* The names of states, for messages. */
@@ -558,13 +194,10 @@ rt_lifecycle_state_required(const RtLifecycle *lifecycle, Datum status)
 	int state = rt_lifecycle_state(lifecycle, status);
 
 	if (state < 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_RT_UNKNOWN_STATUS),
-				 errmsg("unknown status"),
-				 errdetail("Lifecycle \"%s\" has no status \"%s\".",
-						   lifecycle->name,
-						   TextDatumGetCString(status)),
-				 errhint("It has: %s.", list_states(lifecycle, PG_UINT64_MAX))));
+		ereport(ERROR, (errcode(ERRCODE_RT_UNKNOWN_STATUS), errmsg("unknown status"),
+						errdetail("Lifecycle \"%s\" has no status \"%s\".", lifecycle->name,
+								  TextDatumGetCString(status)),
+						errhint("It has: %s.", list_states(lifecycle, PG_UINT64_MAX))));
 	return state;
 }
 
@@ -621,9 +254,7 @@ rt_lifecycle_refuse(const RtLifecycle *lifecycle, int from, const char *to, cons
 	ereport(ERROR,
 			(errcode(ERRCODE_RT_INVALID_TRANSITION),
 			 errmsg("invalid transition from \"%s\" to \"%s\"", state->name, to),
-			 errdetail("Lifecycle \"%s\" allows from \"%s\": %s.",
-					   lifecycle->name,
-					   state->name,
+			 errdetail("Lifecycle \"%s\" allows from \"%s\": %s.", lifecycle->name, state->name,
 					   list_states(lifecycle, state->next)),
 			 !RT_PHASE_IS_OPEN(state->phase) ?
 				 errhint("The %s is finished; only what its lifecycle lists may follow.", table) :
@@ -681,10 +312,9 @@ check_unused(Relation rel, const char *lifecycle, ArrayType *names, const char *
 	for (int i = 0; i < lengthof(users); i++)
 	{
 		if (state_in_use(users[i], lifecycle, names))
-			ereport(ERROR,
-					(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
-					 errmsg("lifecycle \"%s\" is in use", lifecycle),
-					 errdetail("Table run_tracker.%s has rows in %s.", users[i], what)));
+			ereport(ERROR, (errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
+							errmsg("lifecycle \"%s\" is in use", lifecycle),
+							errdetail("Table run_tracker.%s has rows in %s.", users[i], what)));
 	}
 	rt_owner_leave(&save);
 	SPI_finish();
@@ -702,7 +332,7 @@ lost_states(const RtLifecycle *before, const RtLifecycle *after, char **list)
 	for (int i = 0; i < before->nstates; i++)
 	{
 		const RtState *state = &before->states[i];
-		int same = find_state(after, state->name, state->name_len);
+		int same = rt_lifecycle_find_state(after, state->name, state->name_len);
 
 		if (same >= 0 && after->states[same].phase == state->phase)
 			continue;
@@ -739,7 +369,8 @@ run_tracker_lifecycles_before(PG_FUNCTION_ARGS)
 		HeapTuple old = trigdata->tg_trigtuple;
 
 		old_name = TextDatumGetCString(row_value(old, desc, name_att));
-		before = compile(old_name, DatumGetJsonbP(row_value(old, desc, definition_att)));
+		before =
+			rt_lifecycle_compile(old_name, DatumGetJsonbP(row_value(old, desc, definition_att)));
 	}
 	if (!TRIGGER_FIRED_BY_DELETE(trigdata->tg_event))
 	{
@@ -749,18 +380,15 @@ run_tracker_lifecycles_before(PG_FUNCTION_ARGS)
 		char *new_name;
 
 		if (name == (Datum) 0 || definition == (Datum) 0)
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("a lifecycle needs a name and a definition"),
-					 errtable(rel)));
+			ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+							errmsg("a lifecycle needs a name and a definition"), errtable(rel)));
 		new_name = TextDatumGetCString(name);
 		if (strlen(new_name) == 0 || strlen(new_name) >= NAMEDATALEN)
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("invalid name of a lifecycle"),
-					 errdetail("\"%s\" must have 1 to %d bytes.", new_name, NAMEDATALEN - 1),
-					 errtable(rel)));
-		after = compile(new_name, DatumGetJsonbP(definition));
+			ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+							errmsg("invalid name of a lifecycle"),
+							errdetail("\"%s\" must have 1 to %d bytes.", new_name, NAMEDATALEN - 1),
+							errtable(rel)));
+		after = rt_lifecycle_compile(new_name, DatumGetJsonbP(definition));
 		if (has_old && strcmp(old_name, new_name) != 0)
 			check_unused(rel, old_name, NULL, "this lifecycle");
 	}
@@ -776,9 +404,7 @@ run_tracker_lifecycles_before(PG_FUNCTION_ARGS)
 
 	lost = lost_states(before, after, &list);
 	if (lost)
-		check_unused(rel,
-					 old_name,
-					 lost,
+		check_unused(rel, old_name, lost,
 					 psprintf("states that it would lose or change: %s", list));
 	return PointerGetDatum(trigdata->tg_newtuple);
 }
@@ -800,9 +426,8 @@ run_tracker_define_lifecycle(PG_FUNCTION_ARGS)
 	Oid types[2] = {TEXTOID, JSONBOID};
 
 	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("a lifecycle needs a name and a definition")));
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("a lifecycle needs a name and a definition")));
 	(void) rt_table(RT_lifecycles);
 	values[0] = PG_GETARG_DATUM(0);
 	values[1] = PG_GETARG_DATUM(1);
@@ -810,12 +435,7 @@ run_tracker_define_lifecycle(PG_FUNCTION_ARGS)
 	if (SPI_execute_with_args("INSERT INTO run_tracker.lifecycles (name, definition) "
 							  "VALUES ($1, $2) ON CONFLICT (name) DO UPDATE "
 							  "SET definition = EXCLUDED.definition",
-							  2,
-							  types,
-							  values,
-							  NULL,
-							  false,
-							  0) != SPI_OK_INSERT)
+							  2, types, values, NULL, false, 0) != SPI_OK_INSERT)
 		elog(ERROR, "could not store the lifecycle");
 	SPI_finish();
 	PG_RETURN_VOID();
@@ -835,13 +455,8 @@ run_tracker_drop_lifecycle(PG_FUNCTION_ARGS)
 	(void) rt_table(RT_lifecycles);
 	values[0] = PG_GETARG_DATUM(0);
 	SPI_connect();
-	if (SPI_execute_with_args("DELETE FROM run_tracker.lifecycles WHERE name = $1",
-							  1,
-							  types,
-							  values,
-							  NULL,
-							  false,
-							  0) != SPI_OK_DELETE)
+	if (SPI_execute_with_args("DELETE FROM run_tracker.lifecycles WHERE name = $1", 1, types,
+							  values, NULL, false, 0) != SPI_OK_DELETE)
 		elog(ERROR, "could not delete the lifecycle");
 	dropped = SPI_processed > 0;
 	SPI_finish();
@@ -925,8 +540,7 @@ run_tracker_closing_status(PG_FUNCTION_ARGS)
 		PG_RETURN_NULL();
 	lifecycle = rt_lifecycle_get(PG_GETARG_DATUM(0));
 	from = rt_lifecycle_state_required(lifecycle, PG_GETARG_DATUM(1));
-	to = rt_lifecycle_closing(lifecycle,
-							  from,
+	to = rt_lifecycle_closing(lifecycle, from,
 							  strcmp(TextDatumGetCString(PG_GETARG_DATUM(2)), "timed_out") == 0 ?
 								  RT_TIMED_OUT :
 								  RT_CANCELLED);

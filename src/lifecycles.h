@@ -9,6 +9,7 @@
 #define RT_LIFECYCLES_H
 
 #include "datatype/timestamp.h"
+#include "utils/jsonb.h"
 
 #define RT_MAX_STATES 64
 
@@ -33,6 +34,11 @@ typedef struct RtLifecycle
 	RtState *states;
 } RtLifecycle;
 
+/* lifecycle_compile.c */
+extern RtLifecycle *rt_lifecycle_compile(const char *name, Jsonb *definition);
+extern int rt_lifecycle_find_state(const RtLifecycle *lifecycle, const char *name, int len);
+
+/* lifecycles.c */
 extern const RtLifecycle *rt_lifecycle_get(Datum name);
 extern const RtLifecycle *rt_lifecycle_find(const char *name, int len);
 extern int rt_lifecycle_state(const RtLifecycle *lifecycle, Datum status);

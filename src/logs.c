@@ -48,11 +48,9 @@ run_tracker_log_level_rank(PG_FUNCTION_ARGS)
 		PG_RETURN_NULL();
 	rank = level_rank(PG_GETARG_DATUM(0));
 	if (rank < 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("unknown log level"),
-				 errdetail("The level is \"%s\".", TextDatumGetCString(PG_GETARG_DATUM(0))),
-				 errhint("Levels are DEBUG, INFO, WARNING, ERROR and CRITICAL.")));
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("unknown log level"),
+						errdetail("The level is \"%s\".", TextDatumGetCString(PG_GETARG_DATUM(0))),
+						errhint("Levels are DEBUG, INFO, WARNING, ERROR and CRITICAL.")));
 	PG_RETURN_INT32(rank);
 }
 
@@ -70,8 +68,7 @@ run_tracker_logs_before(PG_FUNCTION_ARGS)
 	rt_row_require(&row, RT_ATT(t, logs, message));
 	rt_row_default(&row, level, CStringGetTextDatum("INFO"));
 	if (level_rank(rt_row_get(&row, level)) < 0)
-		rt_row_violation(&row,
-						 level,
+		rt_row_violation(&row, level,
 						 psprintf("The level is \"%s\", it must be one of DEBUG, INFO, WARNING, "
 								  "ERROR, CRITICAL.",
 								  TextDatumGetCString(rt_row_get(&row, level))));
@@ -80,14 +77,11 @@ run_tracker_logs_before(PG_FUNCTION_ARGS)
 	if (TRIGGER_FIRED_BY_INSERT(trigdata->tg_event))
 	{
 		rt_run_adopt(&row, RT_ATT(t, logs, run_id), RT_ATT(t, logs, user_id));
-		rt_row_default(&row,
-					   RT_ATT(t, logs, created_at),
+		rt_row_default(&row, RT_ATT(t, logs, created_at),
 					   TimestampTzGetDatum(GetCurrentTimestamp()));
 		if (rt_row_isnull(&row, seq))
-			rt_row_set(&row,
-					   seq,
-					   Int64GetDatum(rt_sequence_next(row.rel,
-													  seq,
+			rt_row_set(&row, seq,
+					   Int64GetDatum(rt_sequence_next(row.rel, seq,
 													  rt_row_get(&row, RT_ATT(t, logs, run_id)))));
 	}
 	return rt_row_end(&row);
@@ -109,9 +103,7 @@ run_tracker_logs_after(PG_FUNCTION_ARGS)
 	const RtTable *t = rt_trigger_check(fcinfo, RT_logs, RT_AFTER_STATEMENT, "logs_after");
 
 	rt_sequence_release();
-	rt_fold_statement((TriggerData *) fcinfo->context,
-					  t,
-					  RT_ATT(t, logs, run_id),
+	rt_fold_statement((TriggerData *) fcinfo->context, t, RT_ATT(t, logs, run_id),
 					  log_contribution);
 	return PointerGetDatum(NULL);
 }

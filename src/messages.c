@@ -48,8 +48,7 @@ run_tracker_messages_before(PG_FUNCTION_ARGS)
 		rt_row_violation(&row, role, "A message needs a role, such as user or assistant.");
 	if (rt_row_isnull(&row, RT_ATT(t, messages, content)) &&
 		rt_row_isnull(&row, RT_ATT(t, messages, parts)))
-		rt_row_violation(&row,
-						 RT_ATT(t, messages, content),
+		rt_row_violation(&row, RT_ATT(t, messages, content),
 						 "A message needs a content, or parts.");
 	rt_row_check_json(&row, RT_ATT(t, messages, parts), true);
 	rt_row_check_json(&row, RT_ATT(t, messages, metadata), false);
@@ -58,15 +57,12 @@ run_tracker_messages_before(PG_FUNCTION_ARGS)
 	if (TRIGGER_FIRED_BY_INSERT(trigdata->tg_event))
 	{
 		rt_run_adopt(&row, RT_ATT(t, messages, run_id), RT_ATT(t, messages, user_id));
-		rt_row_default(&row,
-					   RT_ATT(t, messages, created_at),
+		rt_row_default(&row, RT_ATT(t, messages, created_at),
 					   TimestampTzGetDatum(GetCurrentTimestamp()));
 		if (rt_row_isnull(&row, seq))
-			rt_row_set(&row,
-					   seq,
+			rt_row_set(&row, seq,
 					   Int64GetDatum(
-						   rt_sequence_next(row.rel,
-											seq,
+						   rt_sequence_next(row.rel, seq,
 											rt_row_get(&row, RT_ATT(t, messages, run_id)))));
 	}
 	return rt_row_end(&row);

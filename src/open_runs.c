@@ -90,13 +90,9 @@ begin_row(RtWriter *writer, const RtRun *run, TimestampTz now)
 	rt_writer_set(writer, RT_ATT(t, open_runs, kind), run->kind, run->kind == (Datum) 0);
 	rt_writer_set(writer, RT_ATT(t, open_runs, phase), rt_phase_datum(run->phase), false);
 	rt_writer_set(writer, RT_ATT(t, open_runs, priority), Int32GetDatum(run->priority), false);
-	rt_writer_set(writer,
-				  RT_ATT(t, open_runs, available_at),
-				  TimestampTzGetDatum(available),
+	rt_writer_set(writer, RT_ATT(t, open_runs, available_at), TimestampTzGetDatum(available),
 				  false);
-	rt_writer_set(writer,
-				  RT_ATT(t, open_runs, deadline_at),
-				  TimestampTzGetDatum(deadline_at),
+	rt_writer_set(writer, RT_ATT(t, open_runs, deadline_at), TimestampTzGetDatum(deadline_at),
 				  !has_deadline);
 	rt_writer_set(writer, RT_ATT(t, open_runs, last_activity_at), TimestampTzGetDatum(now), false);
 	rt_writer_set(writer, RT_ATT(t, open_runs, worker), run->worker, run->worker == (Datum) 0);
@@ -185,9 +181,7 @@ rt_open_runs_touch(RtDelta **deltas, int n)
 				rt_writer_open(&writer, RT_open_runs);
 			writing = true;
 			rt_writer_copy(&writer, probe.slot);
-			rt_writer_set(&writer,
-						  RT_ATT(t, open_runs, last_activity_at),
-						  TimestampTzGetDatum(now),
+			rt_writer_set(&writer, RT_ATT(t, open_runs, last_activity_at), TimestampTzGetDatum(now),
 						  false);
 			rt_writer_update(&writer, probe.slot);
 		}
@@ -230,15 +224,13 @@ run_tracker_rebuild_open_runs(PG_FUNCTION_ARGS)
 	if (SPI_execute("DELETE FROM run_tracker.open_runs o WHERE NOT EXISTS (SELECT FROM "
 					"run_tracker.runs r WHERE r.run_id = o.run_id "
 					"AND r.phase IN ('queued', 'active', 'waiting'))",
-					false,
-					0) != SPI_OK_DELETE)
+					false, 0) != SPI_OK_DELETE)
 		elog(ERROR, "could not delete from open_runs");
 	n = SPI_processed;
 	if (SPI_execute("SELECT r.run_id FROM run_tracker.runs r WHERE r.phase IN ('queued', "
 					"'active', 'waiting') AND NOT EXISTS (SELECT FROM run_tracker.open_runs o "
 					"WHERE o.run_id = r.run_id)",
-					false,
-					0) != SPI_OK_SELECT)
+					false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read runs");
 	runs = palloc(sizeof(RtRun) * Max(SPI_processed, 1));
 	nruns = 0;

@@ -95,9 +95,7 @@ rt_row_differs(const RtRow *row, AttrNumber att)
 		return true;
 	if (row->nulls[att - 1])
 		return false;
-	return !datum_image_eq(row->values[att - 1],
-						   row->old_values[att - 1],
-						   attr->attbyval,
+	return !datum_image_eq(row->values[att - 1], row->old_values[att - 1], attr->attbyval,
 						   attr->attlen);
 }
 
@@ -127,8 +125,7 @@ rt_row_unchanged(const RtRow *row)
 		   new->t_hoff == old->t_hoff &&HeapTupleHeaderGetNatts(new) ==
 			   HeapTupleHeaderGetNatts(old) &&
 		   (new->t_infomask &HEAP_HASNULL) == (old->t_infomask & HEAP_HASNULL) &&
-		   memcmp((char *) new + SizeofHeapTupleHeader,
-				  (char *) old + SizeofHeapTupleHeader,
+		   memcmp((char *) new + SizeofHeapTupleHeader, (char *) old + SizeofHeapTupleHeader,
 				  row->tuple->t_len - SizeofHeapTupleHeader) == 0;
 }
 
@@ -153,15 +150,13 @@ rt_row_check_size(const RtRow *row)
 			continue;
 		size = (int64) toast_raw_datum_size(row->values[i]) - VARHDRSZ;
 		if (size > limit)
-			ereport(ERROR,
-					(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-					 errmsg("payload of column \"%s\" is too large", NameStr(attr->attname)),
-					 errdetail("The value has %lld bytes, at most %lld are allowed.",
-							   (long long) size,
-							   (long long) limit),
-					 errhint("Store large values elsewhere and keep their address, or raise "
-							 "run_tracker.max_payload."),
-					 errtablecol(row->rel, i + 1)));
+			ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+							errmsg("payload of column \"%s\" is too large", NameStr(attr->attname)),
+							errdetail("The value has %lld bytes, at most %lld are allowed.",
+									  (long long) size, (long long) limit),
+							errhint("Store large values elsewhere and keep their address, or raise "
+									"run_tracker.max_payload."),
+							errtablecol(row->rel, i + 1)));
 	}
 }
 
@@ -170,12 +165,11 @@ void
 rt_row_require(const RtRow *row, AttrNumber att)
 {
 	if (row->nulls[att - 1])
-		ereport(ERROR,
-				(errcode(ERRCODE_NOT_NULL_VIOLATION),
-				 errmsg("column \"%s\" of table \"%s\" must not be null",
-						NameStr(TupleDescAttr(RelationGetDescr(row->rel), att - 1)->attname),
-						RelationGetRelationName(row->rel)),
-				 errtablecol(row->rel, att)));
+		ereport(ERROR, (errcode(ERRCODE_NOT_NULL_VIOLATION),
+						errmsg("column \"%s\" of table \"%s\" must not be null",
+							   NameStr(TupleDescAttr(RelationGetDescr(row->rel), att - 1)->attname),
+							   RelationGetRelationName(row->rel)),
+						errtablecol(row->rel, att)));
 }
 
 /* Refuse JSON of another type than "object" or "array" in a column; null is no value. */
@@ -196,11 +190,9 @@ rt_row_check_json(const RtRow *row, AttrNumber att, bool array)
 void
 rt_row_violation(const RtRow *row, AttrNumber att, const char *detail)
 {
-	ereport(ERROR,
-			(errcode(ERRCODE_CHECK_VIOLATION),
-			 errmsg("invalid value of column \"%s\" of table \"%s\"",
-					NameStr(TupleDescAttr(RelationGetDescr(row->rel), att - 1)->attname),
-					RelationGetRelationName(row->rel)),
-			 errdetail("%s", detail),
-			 errtablecol(row->rel, att)));
+	ereport(ERROR, (errcode(ERRCODE_CHECK_VIOLATION),
+					errmsg("invalid value of column \"%s\" of table \"%s\"",
+						   NameStr(TupleDescAttr(RelationGetDescr(row->rel), att - 1)->attname),
+						   RelationGetRelationName(row->rel)),
+					errdetail("%s", detail), errtablecol(row->rel, att)));
 }

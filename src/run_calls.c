@@ -48,25 +48,9 @@ run_tracker_create_run(PG_FUNCTION_ARGS)
 		 "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, "
 		 "$19) ON CONFLICT (run_id) DO NOTHING RETURNING run_id",
 		 19,
-		 {UUIDOID,
-		  TEXTOID,
-		  TEXTOID,
-		  TEXTOID,
-		  JSONBOID,
-		  JSONBOID,
-		  JSONBOID,
-		  JSONBOID,
-		  JSONBOID,
-		  TEXTOID,
-		  TEXTOID,
-		  TEXTOID,
-		  TEXTOID,
-		  UUIDOID,
-		  INT4OID,
-		  TIMESTAMPTZOID,
-		  INT4OID,
-		  INTERVALOID,
-		  INTERVALOID}};
+		 {UUIDOID, TEXTOID, TEXTOID, TEXTOID, JSONBOID, JSONBOID, JSONBOID, JSONBOID, JSONBOID,
+		  TEXTOID, TEXTOID, TEXTOID, TEXTOID, UUIDOID, INT4OID, TIMESTAMPTZOID, INT4OID,
+		  INTERVALOID, INTERVALOID}};
 	RtRunInfo run;
 	Datum result = (Datum) 0;
 	bool isnull;
@@ -86,13 +70,11 @@ run_tracker_create_run(PG_FUNCTION_ARGS)
 	/* a repeated request, or somebody else's run */
 	if (PG_ARGISNULL(0) || !rt_run_lookup(PG_GETARG_UUID_P(0), &run) ||
 		!rt_identity_owns(run.user_id))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNIQUE_VIOLATION),
-				 errmsg("run exists already"),
-				 PG_ARGISNULL(0) ?
-					 0 :
-					 errdetail("Run %s is not yours.", rt_uuid_string(PG_GETARG_DATUM(0))),
-				 errhint("Create the run with another id.")));
+		ereport(ERROR, (errcode(ERRCODE_UNIQUE_VIOLATION), errmsg("run exists already"),
+						PG_ARGISNULL(0) ?
+							0 :
+							errdetail("Run %s is not yours.", rt_uuid_string(PG_GETARG_DATUM(0))),
+						errhint("Create the run with another id.")));
 	PG_RETURN_DATUM(PG_GETARG_DATUM(0));
 }
 
@@ -119,8 +101,8 @@ run_tracker_complete_run(PG_FUNCTION_ARGS)
 		 "WHERE run_id = $1",
 		 5,
 		 {UUIDOID, TEXTOID, JSONBOID, JSONBOID, JSONBOID}};
-	RtMoveCall call =
-		{RT_runs, "run", &find_ending_run, &update, {RT_SUCCEEDED}, 1, false, (Datum) 0, 4};
+	RtMoveCall call = {RT_runs, "run", &find_ending_run, &update, {RT_SUCCEEDED},
+					   1,		false, (Datum) 0,		 4};
 
 	PG_RETURN_BOOL(rt_call_move(fcinfo, &call, &fcinfo->args[1], 3));
 }
@@ -133,8 +115,8 @@ run_tracker_fail_run(PG_FUNCTION_ARGS)
 							"error_detail = COALESCE($4, error_detail) WHERE run_id = $1",
 							4,
 							{UUIDOID, TEXTOID, TEXTOID, TEXTOID}};
-	RtMoveCall call =
-		{RT_runs, "run", &find_ending_run, &update, {RT_FAILED}, 1, false, (Datum) 0, 3};
+	RtMoveCall call = {RT_runs, "run", &find_ending_run, &update, {RT_FAILED},
+					   1,		false, (Datum) 0,		 3};
 
 	PG_RETURN_BOOL(rt_call_move(fcinfo, &call, &fcinfo->args[1], 2));
 }
@@ -147,8 +129,8 @@ run_tracker_cancel_run(PG_FUNCTION_ARGS)
 		{"UPDATE run_tracker.runs SET status = $2, error = COALESCE($3, error) WHERE run_id = $1",
 		 3,
 		 {UUIDOID, TEXTOID, TEXTOID}};
-	RtMoveCall call =
-		{RT_runs, "run", &find_ending_run, &update, {RT_CANCELLED}, 1, false, (Datum) 0, 2};
+	RtMoveCall call = {RT_runs, "run", &find_ending_run, &update, {RT_CANCELLED},
+					   1,		false, (Datum) 0,		 2};
 
 	PG_RETURN_BOOL(rt_call_move(fcinfo, &call, &fcinfo->args[1], 1));
 }
@@ -161,15 +143,8 @@ run_tracker_retry_run(PG_FUNCTION_ARGS)
 							"WHERE run_id = $1",
 							3,
 							{UUIDOID, TEXTOID, TIMESTAMPTZOID}};
-	RtMoveCall call = {RT_runs,
-					   "run",
-					   &find_run,
-					   &update,
-					   {RT_QUEUED, RT_ACTIVE, RT_WAITING},
-					   3,
-					   true,
-					   (Datum) 0,
-					   2};
+	RtMoveCall call = {RT_runs, "run", &find_run, &update, {RT_QUEUED, RT_ACTIVE, RT_WAITING},
+					   3,		true,  (Datum) 0, 2};
 	NullableDatum scheduled_at = {0, true};
 
 	if (!PG_ARGISNULL(1))
@@ -178,12 +153,11 @@ run_tracker_retry_run(PG_FUNCTION_ARGS)
 
 		if (DatumGetBool(
 				DirectFunctionCall2(interval_lt, PG_GETARG_DATUM(1), IntervalPGetDatum(&zero))))
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("argument \"delay\" must not be negative")));
-		scheduled_at.value = DirectFunctionCall2(timestamptz_pl_interval,
-												 TimestampTzGetDatum(GetCurrentTimestamp()),
-												 PG_GETARG_DATUM(1));
+			ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+							errmsg("argument \"delay\" must not be negative")));
+		scheduled_at.value =
+			DirectFunctionCall2(timestamptz_pl_interval, TimestampTzGetDatum(GetCurrentTimestamp()),
+								PG_GETARG_DATUM(1));
 		scheduled_at.isnull = false;
 	}
 	PG_RETURN_BOOL(rt_call_move(fcinfo, &call, &scheduled_at, 1));
@@ -199,8 +173,8 @@ run_tracker_transition_run(PG_FUNCTION_ARGS)
 		 "WHERE run_id = $1",
 		 5,
 		 {UUIDOID, TEXTOID, JSONBOID, TEXTOID, TEXTOID}};
-	RtMoveCall call =
-		{RT_runs, "run", &find_ending_run, &update, {RT_QUEUED}, 0, false, (Datum) 0, 5};
+	RtMoveCall call = {RT_runs, "run", &find_ending_run, &update, {RT_QUEUED},
+					   0,		false, (Datum) 0,		 5};
 
 	rt_call_require(fcinfo, 1, "status");
 	call.status = PG_GETARG_DATUM(1);
@@ -236,30 +210,25 @@ run_tracker_update_progress(PG_FUNCTION_ARGS)
 
 	rt_call_require(fcinfo, 0, "run_id");
 	if (!PG_ARGISNULL(1) && (PG_GETARG_INT32(1) < 0 || PG_GETARG_INT32(1) > 100))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("argument \"progress\" is out of range"),
-				 errdetail("Progress is %d, it must be 0 to 100.", PG_GETARG_INT32(1))));
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("argument \"progress\" is out of range"),
+						errdetail("Progress is %d, it must be 0 to 100.", PG_GETARG_INT32(1))));
 
 	(void) rt_table(RT_runs);
 	SPI_connect();
 	rt_plan_execute(&find_run, fcinfo->args, SPI_OK_SELECT, false);
 	if (SPI_processed == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_NO_DATA_FOUND),
-				 errmsg("run not found"),
-				 errdetail("There is no run %s that you may change.",
-						   rt_uuid_string(PG_GETARG_DATUM(0)))));
+		ereport(ERROR, (errcode(ERRCODE_NO_DATA_FOUND), errmsg("run not found"),
+						errdetail("There is no run %s that you may change.",
+								  rt_uuid_string(PG_GETARG_DATUM(0)))));
 	row = SPI_tuptable->vals[0];
 	desc = SPI_tuptable->tupdesc;
 	rt_call_check_attempt(fcinfo, 3, DatumGetInt32(SPI_getbinval(row, desc, 3, &isnull)), "run");
 	if (!RT_PHASE_IS_OPEN(rt_phase_decode(SPI_getbinval(row, desc, 4, &isnull))))
 		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("run is finished"),
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE), errmsg("run is finished"),
 				 errdetail("Run %s has status \"%s\" and makes no progress any more.",
-						   rt_uuid_string(PG_GETARG_DATUM(0)),
-						   SPI_getvalue(row, desc, 2))));
+						   rt_uuid_string(PG_GETARG_DATUM(0)), SPI_getvalue(row, desc, 2))));
 	changed = argument_differs(fcinfo, 1, SPI_getvalue(row, desc, 5)) ||
 			  argument_differs(fcinfo, 2, SPI_getvalue(row, desc, 6));
 	if (changed)

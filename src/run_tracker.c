@@ -17,8 +17,8 @@ RT_MODULE_MAGIC;
 
 PG_FUNCTION_INFO_V1(run_tracker_tracker_version);
 
-const char *const rt_phase_names[RT_NPHASES] =
-	{"queued", "active", "waiting", "succeeded", "failed", "cancelled", "timed_out"};
+const char *const rt_phase_names[RT_NPHASES] = {"queued", "active",	   "waiting",  "succeeded",
+												"failed", "cancelled", "timed_out"};
 
 void _PG_init(void);
 

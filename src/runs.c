@@ -146,10 +146,8 @@ rt_run_require(Datum run_id)
 	RtRunInfo info;
 
 	if (!rt_run_lookup(DatumGetUUIDP(run_id), &info) || !rt_identity_owns(info.user_id))
-		ereport(ERROR,
-				(errcode(ERRCODE_NO_DATA_FOUND),
-				 errmsg("run not found"),
-				 errdetail("There is no run %s that you may see.", rt_uuid_string(run_id))));
+		ereport(ERROR, (errcode(ERRCODE_NO_DATA_FOUND), errmsg("run not found"),
+						errdetail("There is no run %s that you may see.", rt_uuid_string(run_id))));
 }
 
 /*
@@ -170,14 +168,12 @@ rt_run_require_open(const pg_uuid_t *run_id, bool lock)
 		!RT_PHASE_IS_OPEN(
 			rt_phase_decode(slot_getattr(probe.slot, RT_ATT(t, runs, phase), &isnull))))
 		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("run is finished"),
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE), errmsg("run is finished"),
 				 errdetail("Run %s has status \"%s\" and takes no open task.",
 						   rt_uuid_string(UUIDPGetDatum(run_id)),
 						   TextDatumGetCString(
 							   slot_getattr(probe.slot, RT_ATT(t, runs, status), &isnull))),
-				 errhint("Retry the run first."),
-				 errtable(rel)));
+				 errhint("Retry the run first."), errtable(rel)));
 	rt_probe_end(&probe);
 	UnregisterSnapshot(snapshot);
 	table_close(rel, NoLock);
@@ -198,14 +194,10 @@ rt_run_adopt(RtRow *row, AttrNumber run_id_att, AttrNumber user_id_att)
 	if (!rt_run_lookup(DatumGetUUIDP(run_id), &run) || !rt_identity_owns(run.user_id) ||
 		(!rt_row_isnull(row, user_id_att) &&
 		 !datum_image_eq(PointerGetDatum(PG_DETOAST_DATUM(rt_row_get(row, user_id_att))),
-						 run.user_id,
-						 false,
-						 -1)))
+						 run.user_id, false, -1)))
 		ereport(ERROR,
-				(errcode(ERRCODE_FOREIGN_KEY_VIOLATION),
-				 errmsg("run does not exist"),
-				 errdetail("There is no run %s%s that you may write to.",
-						   rt_uuid_string(run_id),
+				(errcode(ERRCODE_FOREIGN_KEY_VIOLATION), errmsg("run does not exist"),
+				 errdetail("There is no run %s%s that you may write to.", rt_uuid_string(run_id),
 						   rt_row_isnull(row, user_id_att) ? "" : " of this user"),
 				 errtablecol(row->rel, run_id_att)));
 	rt_row_default(row, user_id_att, run.user_id);
@@ -226,8 +218,7 @@ check_values(const RtRow *row)
 
 	if (!rt_row_isnull(row, progress) && (DatumGetInt16(rt_row_get(row, progress)) < 0 ||
 										  DatumGetInt16(rt_row_get(row, progress)) > 100))
-		rt_row_violation(row,
-						 progress,
+		rt_row_violation(row, progress,
 						 psprintf("Progress is %d, it must be 0 to 100.",
 								  DatumGetInt16(rt_row_get(row, progress))));
 	if (!rt_row_isnull(row, max_attempts) && DatumGetInt32(rt_row_get(row, max_attempts)) < 1)
@@ -237,8 +228,7 @@ check_values(const RtRow *row)
 		Interval zero = {0};
 
 		if (!rt_row_isnull(row, intervals[i]) &&
-			DatumGetBool(DirectFunctionCall2(interval_le,
-											 rt_row_get(row, intervals[i]),
+			DatumGetBool(DirectFunctionCall2(interval_le, rt_row_get(row, intervals[i]),
 											 IntervalPGetDatum(&zero))))
 			rt_row_violation(row, intervals[i], "It must be a positive interval.");
 	}
@@ -263,8 +253,7 @@ fill_new_run(RtRow *row, const RtStatusColumns *c)
 
 		if (user == NULL && !service)
 			ereport(ERROR,
-					(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-					 errmsg("no user is known"),
+					(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE), errmsg("no user is known"),
 					 errdetail("run_tracker.current_user_id() is null."),
 					 errhint("Connect through a gateway that sets request.jwt.claims, or have "
 							 "run_tracker.identity set to 'role'.")));
@@ -303,12 +292,11 @@ static void
 check_same(RtRow *row, AttrNumber att)
 {
 	if (rt_row_differs(row, att))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("column \"%s\" of table \"%s\" cannot be changed",
-						NameStr(TupleDescAttr(RelationGetDescr(row->rel), att - 1)->attname),
-						RelationGetRelationName(row->rel)),
-				 errtablecol(row->rel, att)));
+		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+						errmsg("column \"%s\" of table \"%s\" cannot be changed",
+							   NameStr(TupleDescAttr(RelationGetDescr(row->rel), att - 1)->attname),
+							   RelationGetRelationName(row->rel)),
+						errtablecol(row->rel, att)));
 }
 
 /* BEFORE INSERT OR UPDATE FOR EACH ROW on runs: the lifecycle, and derived columns. */

@@ -100,10 +100,7 @@ rt_sequence_next(Relation rel, AttrNumber seq_att, Datum run_id)
 	rt_sequence_release();
 
 	hash = DatumGetUInt64(hash_any_extended(uuid->data, UUID_LEN, RelationGetRelid(rel)));
-	SET_LOCKTAG_ADVISORY(current.tag,
-						 MyDatabaseId,
-						 (uint32) (hash >> 32),
-						 (uint32) hash,
+	SET_LOCKTAG_ADVISORY(current.tag, MyDatabaseId, (uint32) (hash >> 32), (uint32) hash,
 						 RT_LOCK_CLASS);
 	(void) LockAcquire(&current.tag, ExclusiveLock, false, false);
 	current.held = true;

@@ -25,8 +25,7 @@ set_duration(RtRow *row, const RtStatusColumns *c)
 {
 	AttrNumber from = rt_row_isnull(row, c->started_at) ? c->created_at : c->started_at;
 
-	rt_row_set(row,
-			   c->duration_ms,
+	rt_row_set(row, c->duration_ms,
 			   Int64GetDatum(rt_elapsed_ms(DatumGetTimestampTz(rt_row_get(row, from)),
 										   DatumGetTimestampTz(rt_row_get(row, c->finished_at)))));
 }
@@ -65,8 +64,7 @@ rt_status_insert(RtRow *row, const RtStatusColumns *c, const char *default_lifec
 					 errdetail("Status \"%s\" is not the initial status \"%s\" of lifecycle "
 							   "\"%s\".",
 							   lifecycle->states[state].name,
-							   lifecycle->states[lifecycle->initial].name,
-							   lifecycle->name),
+							   lifecycle->states[lifecycle->initial].name, lifecycle->name),
 					 errhint("Insert the row without a status, then update it. Services may insert "
 							 "any status."),
 					 errtablecol(row->rel, c->status)));
@@ -120,10 +118,9 @@ rt_status_update(RtRow *row, const RtStatusColumns *c, const char *table)
 
 	rt_row_require(row, c->status);
 	if (rt_row_differs(row, c->lifecycle))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("the lifecycle of a %s cannot be changed", table),
-				 errtablecol(row->rel, c->lifecycle)));
+		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+						errmsg("the lifecycle of a %s cannot be changed", table),
+						errtablecol(row->rel, c->lifecycle)));
 
 	rt_row_keep(row, c->phase);
 	rt_row_keep(row, c->attempt);
@@ -160,9 +157,8 @@ rt_status_update(RtRow *row, const RtStatusColumns *c, const char *table)
 
 			move = RT_MOVE_RETRY;
 			if (attempt == PG_INT32_MAX)
-				ereport(ERROR,
-						(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
-						 errmsg("attempt out of range")));
+				ereport(ERROR, (errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+								errmsg("attempt out of range")));
 			rt_row_set(row, c->attempt, Int32GetDatum(attempt + 1));
 			clear_attempt(row, c->result);
 			clear_attempt(row, c->error);

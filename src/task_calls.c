@@ -33,16 +33,7 @@ run_tracker_create_task(PG_FUNCTION_ARGS)
 		 "request, parent_task_id, lifecycle, metadata) "
 		 "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) RETURNING task_id",
 		 11,
-		 {UUIDOID,
-		  UUIDOID,
-		  TEXTOID,
-		  TEXTOID,
-		  TEXTOID,
-		  TEXTOID,
-		  TEXTOID,
-		  JSONBOID,
-		  UUIDOID,
-		  TEXTOID,
+		 {UUIDOID, UUIDOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, JSONBOID, UUIDOID, TEXTOID,
 		  JSONBOID}};
 
 	rt_call_require(fcinfo, 0, "run_id");
@@ -87,24 +78,10 @@ run_tracker_complete_task(PG_FUNCTION_ARGS)
 		 "response_id = COALESCE($15, response_id), cost_source = COALESCE($16, cost_source) "
 		 "WHERE task_id = $1",
 		 16,
-		 {UUIDOID,
-		  TEXTOID,
-		  TEXTOID,
-		  INT8OID,
-		  INT8OID,
-		  NUMERICOID,
-		  INT8OID,
-		  JSONBOID,
-		  INT8OID,
-		  INT8OID,
-		  INT8OID,
-		  INT8OID,
-		  TEXTOID,
-		  TEXTOID,
-		  TEXTOID,
-		  TEXTOID}};
-	RtMoveCall call =
-		{RT_tasks, "task", &find_task, &update, {RT_SUCCEEDED}, 1, false, (Datum) 0, 15};
+		 {UUIDOID, TEXTOID, TEXTOID, INT8OID, INT8OID, NUMERICOID, INT8OID, JSONBOID, INT8OID,
+		  INT8OID, INT8OID, INT8OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID}};
+	RtMoveCall call = {RT_tasks, "task", &find_task, &update, {RT_SUCCEEDED},
+					   1,		 false,	 (Datum) 0,	 15};
 
 	PG_RETURN_BOOL(rt_call_move(fcinfo, &call, &fcinfo->args[1], 14));
 }
@@ -136,8 +113,8 @@ run_tracker_cancel_task(PG_FUNCTION_ARGS)
 							"WHERE task_id = $1",
 							3,
 							{UUIDOID, TEXTOID, TEXTOID}};
-	RtMoveCall call =
-		{RT_tasks, "task", &find_task, &update, {RT_CANCELLED}, 1, false, (Datum) 0, 2};
+	RtMoveCall call = {RT_tasks, "task", &find_task, &update, {RT_CANCELLED},
+					   1,		 false,	 (Datum) 0,	 2};
 
 	PG_RETURN_BOOL(rt_call_move(fcinfo, &call, &fcinfo->args[1], 1));
 }

@@ -53,8 +53,7 @@ amount(const RtRow *row, AttrNumber att)
 		return 0;
 	value = DatumGetInt64(rt_row_get(row, att));
 	if (value < 0)
-		rt_row_violation(row,
-						 att,
+		rt_row_violation(row, att,
 						 psprintf("The value is %lld, it must not be negative.",
 								  (long long) value));
 	return value;
@@ -77,20 +76,16 @@ check_values(const RtRow *row)
 
 	if (!rt_row_isnull(row, RT_ATT(t, tasks, input_tokens)) &&
 		(pg_add_s64_overflow(cache_read, cache_creation, &cached) || cached > input))
-		rt_row_violation(row,
-						 RT_ATT(t, tasks, input_tokens),
+		rt_row_violation(row, RT_ATT(t, tasks, input_tokens),
 						 psprintf("Input tokens include cached ones: %lld input tokens are fewer "
 								  "than %lld read from and %lld written to the cache.",
-								  (long long) input,
-								  (long long) cache_read,
+								  (long long) input, (long long) cache_read,
 								  (long long) cache_creation));
 	if (!rt_row_isnull(row, RT_ATT(t, tasks, output_tokens)) && reasoning > output)
-		rt_row_violation(row,
-						 RT_ATT(t, tasks, output_tokens),
+		rt_row_violation(row, RT_ATT(t, tasks, output_tokens),
 						 psprintf("Output tokens include reasoning: %lld output tokens are fewer "
 								  "than %lld reasoning tokens.",
-								  (long long) output,
-								  (long long) reasoning));
+								  (long long) output, (long long) reasoning));
 
 	if (!rt_row_isnull(row, cost) && (row->old == NULL || rt_row_differs(row, cost)))
 	{
@@ -98,13 +93,11 @@ check_values(const RtRow *row)
 		char *text;
 
 		if (numeric_is_nan(DatumGetNumeric(value)) || numeric_is_inf(DatumGetNumeric(value)) ||
-			DatumGetBool(DirectFunctionCall2(numeric_lt,
-											 value,
+			DatumGetBool(DirectFunctionCall2(numeric_lt, value,
 											 DirectFunctionCall1(int8_numeric, Int64GetDatum(0)))))
 		{
 			text = DatumGetCString(DirectFunctionCall1(numeric_out, value));
-			rt_row_violation(row,
-							 cost,
+			rt_row_violation(row, cost,
 							 psprintf("The cost is %s, it must be a number that is not negative.",
 									  text));
 		}
@@ -137,10 +130,8 @@ set_total_tokens(RtRow *row)
 			return;
 	}
 	if (pg_add_s64_overflow(amount(row, input), amount(row, output), &sum))
-		ereport(ERROR,
-				(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
-				 errmsg("total tokens out of range"),
-				 errtablecol(row->rel, total)));
+		ereport(ERROR, (errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+						errmsg("total tokens out of range"), errtablecol(row->rel, total)));
 	rt_row_set(row, total, Int64GetDatum(sum));
 }
 
@@ -179,8 +170,7 @@ note_first_token(RtRow *row)
 	if (!rt_row_isnull(row, response) && row->old_nulls[response - 1] &&
 		rt_row_isnull(row, first) && !rt_row_isnull(row, started_at) &&
 		RT_PHASE_IS_OPEN(rt_phase_decode(rt_row_get(row, RT_ATT(t, tasks, phase)))))
-		rt_row_set(row,
-				   first,
+		rt_row_set(row, first,
 				   Int64GetDatum(rt_elapsed_ms(DatumGetTimestampTz(rt_row_get(row, started_at)),
 											   GetCurrentTimestamp())));
 }
@@ -273,8 +263,7 @@ typedef struct OldTask
 static TimestampTz
 status_since(TupleTableSlot *row, const RtTable *t)
 {
-	AttrNumber columns[] = {RT_ATT(t, tasks, finished_at),
-							RT_ATT(t, tasks, started_at),
+	AttrNumber columns[] = {RT_ATT(t, tasks, finished_at), RT_ATT(t, tasks, started_at),
 							RT_ATT(t, tasks, created_at)};
 	bool isnull;
 	Datum value = (Datum) 0;
@@ -381,21 +370,11 @@ run_tracker_tasks_after(PG_FUNCTION_ARGS)
 	int n;
 
 	if (trigdata->tg_oldtable)
-		rt_fold_rows(fold,
-					 trigdata->tg_oldtable,
-					 trigdata->tg_relation,
-					 t,
-					 run_id,
-					 task_contribution,
-					 -1);
+		rt_fold_rows(fold, trigdata->tg_oldtable, trigdata->tg_relation, t, run_id,
+					 task_contribution, -1);
 	if (trigdata->tg_newtable)
-		rt_fold_rows(fold,
-					 trigdata->tg_newtable,
-					 trigdata->tg_relation,
-					 t,
-					 run_id,
-					 task_contribution,
-					 1);
+		rt_fold_rows(fold, trigdata->tg_newtable, trigdata->tg_relation, t, run_id,
+					 task_contribution, 1);
 	n = rt_fold_deltas(fold, &deltas);
 
 	for (int i = 0; i < n; i++)
@@ -488,8 +467,7 @@ rt_tasks_close(const pg_uuid_t *run_ids, int n)
 						   "AND t.run_id OPERATOR(pg_catalog.=) ANY ($1) "
 						   "AND t.phase OPERATOR(pg_catalog.=) ANY "
 						   "('{queued,active,waiting}'::pg_catalog.text[])",
-						   1,
-						   types);
+						   1, types);
 		if (plan == NULL)
 			elog(ERROR, "could not prepare: %s", SPI_result_code_string(SPI_result));
 		SPI_keepplan(plan);
@@ -500,15 +478,10 @@ rt_tasks_close(const pg_uuid_t *run_ids, int n)
 	{
 		int result;
 
-		result = SPI_execute_snapshot(plan,
-									  &arg,
-									  NULL,
-									  snapshot,
+		result = SPI_execute_snapshot(plan, &arg, NULL, snapshot,
 									  IsolationUsesXactSnapshot() ? GetTransactionSnapshot() :
 																	InvalidSnapshot,
-									  false,
-									  true,
-									  0);
+									  false, true, 0);
 		if (result != SPI_OK_UPDATE)
 			elog(ERROR, "could not close tasks: %s", SPI_result_code_string(result));
 	}

@@ -58,15 +58,9 @@ static HTAB *places = NULL;
 
 /* column of run_totals for each RtCounter */
 static const int counter_columns[RT_NCOUNTERS] = {
-	RT_run_totals_task_count,
-	RT_run_totals_failed_task_count,
-	RT_run_totals_open_task_count,
-	RT_run_totals_input_tokens,
-	RT_run_totals_output_tokens,
-	RT_run_totals_total_tokens,
-	RT_run_totals_message_count,
-	RT_run_totals_error_count,
-	RT_run_totals_retrieval_count,
+	RT_run_totals_task_count,	  RT_run_totals_failed_task_count, RT_run_totals_open_task_count,
+	RT_run_totals_input_tokens,	  RT_run_totals_output_tokens,	   RT_run_totals_total_tokens,
+	RT_run_totals_message_count,  RT_run_totals_error_count,	   RT_run_totals_retrieval_count,
 	RT_run_totals_artifact_count,
 };
 
@@ -110,9 +104,7 @@ remember(const pg_uuid_t *run_id, ItemPointer tid)
 		ctl.keysize = sizeof(pg_uuid_t);
 		ctl.entrysize = sizeof(RtPlace);
 		ctl.hcxt = TopTransactionContext;
-		places = hash_create("run_tracker places of slots",
-							 64,
-							 &ctl,
+		places = hash_create("run_tracker places of slots", 64, &ctl,
 							 HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	}
 	place = hash_search(places, run_id, HASH_ENTER, &found);
@@ -235,19 +227,16 @@ add_delta(RtWriter *writer, RtDelta *delta, Datum now)
 			continue;
 		att = t->att[counter_columns[i]];
 		if (pg_add_s64_overflow(DatumGetInt64(values[att - 1]), delta->counts[i], &sum))
-			ereport(ERROR,
-					(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
-					 errmsg("totals of run %s are out of range",
-							rt_uuid_string(UUIDPGetDatum(&delta->run_id)))));
+			ereport(ERROR, (errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+							errmsg("totals of run %s are out of range",
+								   rt_uuid_string(UUIDPGetDatum(&delta->run_id)))));
 		rt_writer_set(writer, att, Int64GetDatum(sum), false);
 	}
 
 	if (delta->cost != (Datum) 0)
 	{
 		att = RT_ATT(t, run_totals, total_cost);
-		rt_writer_set(writer,
-					  att,
-					  DirectFunctionCall2(numeric_add, values[att - 1], delta->cost),
+		rt_writer_set(writer, att, DirectFunctionCall2(numeric_add, values[att - 1], delta->cost),
 					  false);
 	}
 
@@ -266,8 +255,7 @@ add_delta(RtWriter *writer, RtDelta *delta, Datum now)
 static bool
 numeric_is_zero(Datum value)
 {
-	return DatumGetBool(DirectFunctionCall2(numeric_eq,
-											value,
+	return DatumGetBool(DirectFunctionCall2(numeric_eq, value,
 											DirectFunctionCall1(int8_numeric, Int64GetDatum(0))));
 }
 
@@ -330,12 +318,9 @@ rt_totals_apply(RtDelta **deltas, int n)
 		}
 		else if (rt_run_lookup(&delta->run_id, &run))
 		{
-			blank_slot(&writer,
-					   &delta->run_id,
-					   run.user_id,
+			blank_slot(&writer, &delta->run_id, run.user_id,
 					   free_slot_number(&writer, &delta->run_id),
-					   DirectFunctionCall1(int8_numeric, Int64GetDatum(0)),
-					   now);
+					   DirectFunctionCall1(int8_numeric, Int64GetDatum(0)), now);
 			add_delta(&writer, delta, now);
 			rt_writer_insert(&writer);
 		}

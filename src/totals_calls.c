@@ -58,9 +58,8 @@ run_tracker_after_truncate(PG_FUNCTION_ARGS)
 			break;
 	(void) rt_trigger_check(fcinfo, truncations[i].table, RT_AFTER_STATEMENT, "after_truncate");
 	if (!TRIGGER_FIRED_BY_TRUNCATE(trigdata->tg_event))
-		ereport(ERROR,
-				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("function \"after_truncate\" was not fired by TRUNCATE")));
+		ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+						errmsg("function \"after_truncate\" was not fired by TRUNCATE")));
 
 	/* not open any more when it is truncated itself */
 	totals = table_open(rt_table(RT_run_totals)->relid, RowExclusiveLock);
@@ -79,16 +78,11 @@ run_tracker_after_truncate(PG_FUNCTION_ARGS)
 static int
 counter_of(const char *name)
 {
-	static const char *const names[RT_NCOUNTERS] = {"task_count",
-													"failed_task_count",
-													"open_task_count",
-													"input_tokens",
-													"output_tokens",
-													"total_tokens",
-													"message_count",
-													"error_count",
-													"retrieval_count",
-													"artifact_count"};
+	static const char *const names[RT_NCOUNTERS] = {"task_count",	   "failed_task_count",
+													"open_task_count", "input_tokens",
+													"output_tokens",   "total_tokens",
+													"message_count",   "error_count",
+													"retrieval_count", "artifact_count"};
 
 	for (int i = 0; i < RT_NCOUNTERS; i++)
 		if (strcmp(name, names[i]) == 0)
@@ -107,8 +101,7 @@ delete_orphans(void)
 	rt_owner_enter(&save, totals);
 	if (SPI_execute("DELETE FROM run_tracker.run_totals t WHERE NOT EXISTS "
 					"(SELECT FROM run_tracker.runs r WHERE r.run_id = t.run_id)",
-					false,
-					0) != SPI_OK_DELETE)
+					false, 0) != SPI_OK_DELETE)
 		elog(ERROR, "could not delete from run_totals");
 	n = SPI_processed;
 	rt_owner_leave(&save);
@@ -137,13 +130,11 @@ run_tracker_rebuild_totals(PG_FUNCTION_ARGS)
 	int n = 0;
 
 	if (!rt_identity_is_service())
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("only services may rebuild totals")));
+		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+						errmsg("only services may rebuild totals")));
 	if (IsolationUsesXactSnapshot())
-		ereport(ERROR,
-				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
-				 errmsg("totals can only be rebuilt in a READ COMMITTED transaction")));
+		ereport(ERROR, (errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+						errmsg("totals can only be rebuilt in a READ COMMITTED transaction")));
 	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, 0, 0, RT_LOCK_CLASS);
 	(void) LockAcquire(&tag, ExclusiveLock, false, false);
 

@@ -73,31 +73,20 @@ rt_transitions_write(const RtTransition *transitions, int n)
 		rt_writer_blank(&writer);
 		rt_writer_set(&writer, RT_ATT(t, transitions, run_id), run_id, false);
 		rt_writer_set(&writer, RT_ATT(t, transitions, user_id), transition->user_id, false);
-		rt_writer_set(&writer,
-					  RT_ATT(t, transitions, task_id),
-					  UUIDPGetDatum(transition->task_id),
+		rt_writer_set(&writer, RT_ATT(t, transitions, task_id), UUIDPGetDatum(transition->task_id),
 					  transition->task_id == NULL);
 		rt_writer_set(&writer, RT_ATT(t, transitions, from_status), transition->from, false);
 		rt_writer_set(&writer, RT_ATT(t, transitions, to_status), transition->to, false);
-		rt_writer_set(&writer,
-					  RT_ATT(t, transitions, attempt),
-					  Int32GetDatum(transition->attempt),
+		rt_writer_set(&writer, RT_ATT(t, transitions, attempt), Int32GetDatum(transition->attempt),
 					  false);
 		rt_writer_set(&writer, RT_ATT(t, transitions, actor), actor, false);
-		rt_writer_set(&writer,
-					  RT_ATT(t, transitions, reason),
-					  transition->reason,
+		rt_writer_set(&writer, RT_ATT(t, transitions, reason), transition->reason,
 					  transition->reason == (Datum) 0);
-		rt_writer_set(&writer,
-					  RT_ATT(t, transitions, state_ms),
-					  Int64GetDatum(rt_elapsed_ms(since, now)),
+		rt_writer_set(&writer, RT_ATT(t, transitions, state_ms),
+					  Int64GetDatum(rt_elapsed_ms(since, now)), false);
+		rt_writer_set(&writer, RT_ATT(t, transitions, occurred_at), TimestampTzGetDatum(now),
 					  false);
-		rt_writer_set(&writer,
-					  RT_ATT(t, transitions, occurred_at),
-					  TimestampTzGetDatum(now),
-					  false);
-		rt_writer_set(&writer,
-					  RT_ATT(t, transitions, seq),
+		rt_writer_set(&writer, RT_ATT(t, transitions, seq),
 					  Int64GetDatum(
 						  rt_sequence_next(writer.rel, RT_ATT(t, transitions, seq), run_id)),
 					  false);

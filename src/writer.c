@@ -209,15 +209,9 @@ rt_row_lock(Relation rel, TupleTableSlot *slot, Snapshot snapshot, LockTupleMode
 	ItemPointerData tid = slot->tts_tid;
 	TM_Result result;
 
-	result = table_tuple_lock(rel,
-							  &tid,
-							  snapshot,
-							  slot,
-							  GetCurrentCommandId(false),
-							  mode,
+	result = table_tuple_lock(rel, &tid, snapshot, slot, GetCurrentCommandId(false), mode,
 							  wait ? LockWaitBlock : LockWaitSkip,
-							  wait ? TUPLE_LOCK_FLAG_FIND_LAST_VERSION : 0,
-							  &tmfd);
+							  wait ? TUPLE_LOCK_FLAG_FIND_LAST_VERSION : 0, &tmfd);
 	switch (result)
 	{
 		case TM_Ok:
@@ -228,9 +222,7 @@ rt_row_lock(Relation rel, TupleTableSlot *slot, Snapshot snapshot, LockTupleMode
 		case TM_WouldBlock:
 			return false;
 		default:
-			elog(ERROR,
-				 "unexpected result %d of locking a row of \"%s\"",
-				 (int) result,
+			elog(ERROR, "unexpected result %d of locking a row of \"%s\"", (int) result,
 				 RelationGetRelationName(rel));
 			return false; /* keep compiler quiet */
 	}
