@@ -46,9 +46,7 @@ BEGIN
             CONSTRAINT messages_run_id_user_id_fkey FOREIGN KEY (run_id, user_id)
                 REFERENCES run_tracker.runs (run_id, user_id) ON DELETE CASCADE,
             CONSTRAINT messages_role_check CHECK (role <> ''),
-            CONSTRAINT messages_content_check CHECK (content IS NOT NULL OR parts IS NOT NULL),
-            CONSTRAINT messages_parts_check CHECK (jsonb_typeof(parts) = 'array'),
-            CONSTRAINT messages_metadata_check CHECK (jsonb_typeof(metadata) = 'object')
+            CONSTRAINT messages_content_check CHECK (content IS NOT NULL OR parts IS NOT NULL)
         );
         ALTER TABLE run_tracker.messages ENABLE ROW LEVEL SECURITY;
         PERFORM run_tracker.revoke_all('run_tracker.messages');

@@ -23,8 +23,7 @@ BEGIN
             last_activity_at timestamptz NOT NULL,
             worker text,
             attempt integer NOT NULL,
-            CONSTRAINT open_runs_pkey PRIMARY KEY (run_id),
-            CONSTRAINT open_runs_phase_check CHECK (phase IN ('queued', 'active', 'waiting'))
+            CONSTRAINT open_runs_pkey PRIMARY KEY (run_id)
         ) WITH (fillfactor = 60, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_cost_delay = 0,
                 autovacuum_analyze_scale_factor = 0.02);
         -- last_activity_at is in no index: a mark of activity is a HOT update
