@@ -30,12 +30,6 @@ AS 'MODULE_PATHNAME', 'run_tracker_lifecycle_diagram';
 COMMENT ON FUNCTION run_tracker.lifecycle_diagram(text) IS
 'The lifecycle as a Mermaid state diagram (stateDiagram-v2). RT002 if there is none of that name.';
 
-CREATE FUNCTION run_tracker.closing_status(lifecycle text, status text, run_phase text) RETURNS text
-LANGUAGE c STABLE
-AS 'MODULE_PATHNAME', 'run_tracker_closing_status';
-COMMENT ON FUNCTION run_tracker.closing_status(text, text, text) IS
-'Internal: the status in which an open task ends when its run ends in run_phase.';
-
 CREATE FUNCTION run_tracker.install_lifecycles() RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET client_min_messages = warning
 AS $install$

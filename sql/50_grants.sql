@@ -76,7 +76,7 @@ DECLARE
     roles text;
 BEGIN
     PERFORM run_tracker.grant_client(role);
-    PERFORM run_tracker.grant_functions(role, '{define_lifecycle,drop_lifecycle,rebuild_totals,closing_status}');
+    PERFORM run_tracker.grant_functions(role, '{define_lifecycle,drop_lifecycle,rebuild_totals}');
     FOR tab IN
         SELECT c.oid FROM pg_class c
         WHERE c.relnamespace = 'run_tracker'::regnamespace AND c.relkind IN ('r', 'p')

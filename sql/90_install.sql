@@ -19,7 +19,7 @@ BEGIN
     PERFORM run_tracker.grant_functions(role, '{tracker_version,current_user_id,is_service,lifecycle_diagram,
         run_messages,run_logs,log_level_rank,check_totals,uuidv7,create_run,start_run,complete_run,fail_run,cancel_run,
         retry_run,transition_run,update_progress,create_task,start_task,complete_task,fail_task,cancel_task,add_message,
-        add_log,define_lifecycle,drop_lifecycle,rebuild_totals,closing_status}');
+        add_log,define_lifecycle,drop_lifecycle,rebuild_totals}');
     FOR rel IN
         SELECT c.oid::regclass AS name, c.relkind FROM pg_class c
         WHERE c.relnamespace = 'run_tracker'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm')

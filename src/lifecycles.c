@@ -39,7 +39,6 @@ PG_FUNCTION_INFO_V1(run_tracker_lifecycles_after);
 PG_FUNCTION_INFO_V1(run_tracker_define_lifecycle);
 PG_FUNCTION_INFO_V1(run_tracker_drop_lifecycle);
 PG_FUNCTION_INFO_V1(run_tracker_lifecycle_diagram);
-PG_FUNCTION_INFO_V1(run_tracker_closing_status);
 
 typedef struct CacheEntry
 {
@@ -523,26 +522,4 @@ run_tracker_lifecycle_diagram(PG_FUNCTION_ARGS)
 		}
 	}
 	PG_RETURN_TEXT_P(cstring_to_text_with_len(buf.data, buf.len));
-}
-
-/*
- * closing_status(lifecycle, status, run_phase) → the status in which an open task
- * ends when its run ends.
- */
-Datum
-run_tracker_closing_status(PG_FUNCTION_ARGS)
-{
-	const RtLifecycle *lifecycle;
-	int from;
-	int to;
-
-	if (PG_ARGISNULL(0) || PG_ARGISNULL(1) || PG_ARGISNULL(2))
-		PG_RETURN_NULL();
-	lifecycle = rt_lifecycle_get(PG_GETARG_DATUM(0));
-	from = rt_lifecycle_state_required(lifecycle, PG_GETARG_DATUM(1));
-	to = rt_lifecycle_closing(lifecycle, from,
-							  strcmp(TextDatumGetCString(PG_GETARG_DATUM(2)), "timed_out") == 0 ?
-								  RT_TIMED_OUT :
-								  RT_CANCELLED);
-	PG_RETURN_TEXT_P(cstring_to_text(lifecycle->states[to].name));
 }

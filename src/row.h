@@ -79,9 +79,7 @@ typedef enum RtMove
 
 extern RtPhase rt_status_insert(RtRow *row, const RtStatusColumns *c, const char *default_lifecycle,
 								bool service);
-extern RtMove rt_status_update(RtRow *row, const RtStatusColumns *c, const char *table);
-
-/* true while the tracker itself ends rows; set and reset by close_tasks() in tasks.c */
-extern bool rt_status_closing;
+extern RtMove rt_status_update(RtRow *row, const RtStatusColumns *c, const char *table,
+							   bool forced);
 
 #endif /* RT_ROW_H */

@@ -319,7 +319,7 @@ run_tracker_runs_before(PG_FUNCTION_ARGS)
 		check_same(&row, RT_ATT(t, runs, run_id));
 		check_same(&row, RT_ATT(t, runs, user_id));
 		check_values(&row);
-		switch (rt_status_update(&row, &c, "run"))
+		switch (rt_status_update(&row, &c, "run", false))
 		{
 			case RT_MOVE_FINISH:
 				lock_ending_run(row.rel, row.old);
@@ -420,7 +420,7 @@ after_update(RtRun *old, RtRun *new, int n)
 	RtRun *moved = palloc(sizeof(RtRun) * Max(n, 1));
 	RtDelta *alive = palloc0(sizeof(RtDelta) * Max(n, 1));
 	RtDelta **touched = palloc(sizeof(RtDelta *) * Max(n, 1));
-	pg_uuid_t *ended = palloc(sizeof(pg_uuid_t) * Max(n, 1));
+	RtRun *ended = palloc(sizeof(RtRun) * Max(n, 1));
 	int ntransitions = 0;
 	int nmoved = 0;
 	int ntouched = 0;
@@ -444,7 +444,7 @@ after_update(RtRun *old, RtRun *new, int n)
 			transition->reason = RT_PHASE_IS_OPEN(new[i].phase) ? (Datum) 0 : new[i].error;
 			transition->since = new[i].created_at;
 			if (RT_PHASE_IS_OPEN(old[i].phase) && !RT_PHASE_IS_OPEN(new[i].phase))
-				ended[nended++] = new[i].run_id;
+				ended[nended++] = new[i];
 		}
 
 		if (open_run_differs(&old[i], &new[i]))

@@ -61,6 +61,6 @@ typedef struct RtTransition
 extern void rt_transitions_write(const RtTransition *transitions, int n);
 
 /* tasks.c */
-extern void rt_tasks_close(const pg_uuid_t *run_ids, int n);
+extern void rt_tasks_close(const RtRun *runs, int n);
 
 #endif /* RT_RUNS_H */

@@ -17,8 +17,6 @@
 
 #include "row.h"
 
-bool rt_status_closing = false;
-
 /* Set the columns that are derived from the timestamps of a finished row. */
 static void
 set_duration(RtRow *row, const RtStatusColumns *c)
@@ -104,10 +102,11 @@ clear_attempt(RtRow *row, AttrNumber att)
 }
 
 /*
- * Check the transition that an UPDATE makes, and fill in what follows from it.
+ * Check the transition that an UPDATE makes, and fill in what follows from it.  forced
+ * if it is the tracker itself that ends the row: then it need not be listed.
  */
 RtMove
-rt_status_update(RtRow *row, const RtStatusColumns *c, const char *table)
+rt_status_update(RtRow *row, const RtStatusColumns *c, const char *table, bool forced)
 {
 	const RtLifecycle *lifecycle;
 	Datum now;
@@ -140,7 +139,7 @@ rt_status_update(RtRow *row, const RtStatusColumns *c, const char *table)
 	lifecycle = rt_lifecycle_get(rt_row_get(row, c->lifecycle));
 	from = rt_lifecycle_state_required(lifecycle, row->old_values[c->status - 1]);
 	to = rt_lifecycle_state_required(lifecycle, rt_row_get(row, c->status));
-	if (!rt_lifecycle_allows(lifecycle, from, to) && !rt_status_closing)
+	if (!rt_lifecycle_allows(lifecycle, from, to) && !forced)
 		rt_lifecycle_refuse(lifecycle, from, lifecycle->states[to].name, table);
 
 	now = TimestampTzGetDatum(GetCurrentTimestamp());

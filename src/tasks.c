@@ -38,6 +38,16 @@
 PG_FUNCTION_INFO_V1(run_tracker_tasks_before);
 PG_FUNCTION_INFO_V1(run_tracker_tasks_after);
 
+/* The runs whose open tasks are being ended, in order, while rt_tasks_close() does that. */
+typedef struct Closing
+{
+	const pg_uuid_t *run_ids;
+	int nruns;
+	RtPhase phase;
+} Closing;
+
+static Closing closing;
+
 /* ----------------------------------------------------------------
  * BEFORE ROW
  * ----------------------------------------------------------------
@@ -175,6 +185,30 @@ note_first_token(RtRow *row)
 											   GetCurrentTimestamp())));
 }
 
+/*
+ * If the run of the task is being ended, an open task ends with it, whatever its
+ * lifecycle lists.  True if this was done.
+ */
+static bool
+close_with_run(RtRow *row, const RtStatusColumns *c)
+{
+	AttrNumber run_id = RT_ATT(row->table, tasks, run_id);
+	const RtLifecycle *lifecycle;
+	int state;
+
+	if (closing.nruns == 0 || rt_row_isnull(row, c->status) || rt_row_differs(row, c->status) ||
+		bsearch(DatumGetUUIDP(rt_row_get(row, run_id)), closing.run_ids, closing.nruns,
+				sizeof(pg_uuid_t), rt_uuid_compare) == NULL)
+		return false;
+	lifecycle = rt_lifecycle_get(rt_row_get(row, c->lifecycle));
+	state = rt_lifecycle_state_required(lifecycle, rt_row_get(row, c->status));
+	if (!RT_PHASE_IS_OPEN(lifecycle->states[state].phase))
+		return false;
+	state = rt_lifecycle_closing(lifecycle, state, closing.phase);
+	rt_row_set(row, c->status, CStringGetTextDatum(lifecycle->states[state].name));
+	return true;
+}
+
 /* BEFORE INSERT OR UPDATE FOR EACH ROW on tasks: the lifecycle, and derived columns. */
 Datum
 run_tracker_tasks_before(PG_FUNCTION_ARGS)
@@ -202,11 +236,18 @@ run_tracker_tasks_before(PG_FUNCTION_ARGS)
 	}
 	else
 	{
+		bool forced = close_with_run(&row, &c);
+		RtMove move;
+
 		check_values(&row);
-		if (rt_status_update(&row, &c, "task") == RT_MOVE_RETRY)
+		move = rt_status_update(&row, &c, "task", forced);
+		if (move == RT_MOVE_RETRY)
 			clear_last_call(&row);
 		else
 			note_first_token(&row);
+		if ((move == RT_MOVE_RETRY || rt_row_differs(&row, RT_ATT(t, tasks, run_id))) &&
+			RT_PHASE_IS_OPEN(rt_phase_decode(rt_row_get(&row, c.phase))))
+			rt_run_require_open(DatumGetUUIDP(rt_row_get(&row, RT_ATT(t, tasks, run_id))), true);
 	}
 	set_total_tokens(&row);
 	return rt_row_end(&row);
@@ -379,8 +420,10 @@ run_tracker_tasks_after(PG_FUNCTION_ARGS)
 
 	for (int i = 0; i < n; i++)
 	{
-		if (deltas[i]->counts[RT_COUNT_OPEN_TASKS] > 0)
-			rt_run_require_open(&deltas[i]->run_id, !TRIGGER_FIRED_BY_INSERT(trigdata->tg_event));
+		/* the foreign key holds the run by now; for updates, tasks_before has done both */
+		if (deltas[i]->counts[RT_COUNT_OPEN_TASKS] > 0 &&
+			TRIGGER_FIRED_BY_INSERT(trigdata->tg_event))
+			rt_run_require_open(&deltas[i]->run_id, false);
 		/* a response is a message, too, for whoever sorts conversations by their last one */
 		if (deltas[i]->counts[RT_COUNT_TASKS] > 0 && trigdata->tg_newtable)
 			deltas[i]->last_message_at = GetCurrentTimestamp();
@@ -420,51 +463,33 @@ has_open_tasks(Relation totals, const RtTable *t, const pg_uuid_t *run_id, Snaps
 }
 
 /*
- * End the open tasks of runs that have ended, as the owner of the tables.  The
- * caller's transaction holds FOR UPDATE on the runs, so no open task can be added
- * any more; those added before are committed.  Under REPEATABLE READ they may be too
- * new for the transaction's snapshot: the crosscheck then raises 40001.
+ * Update the open tasks of runs; tasks_before ends them.  As the owner of the table.
  */
-void
-rt_tasks_close(const pg_uuid_t *run_ids, int n)
+static void
+close_tasks(const pg_uuid_t *run_ids, int n, RtPhase phase, Snapshot snapshot)
 {
 	static SPIPlanPtr plan = NULL;
-	Relation totals;
-	Snapshot snapshot;
+	Relation tasks = table_open(rt_table(RT_tasks)->relid, RowExclusiveLock);
 	RtOwnerSwitch save;
-	Datum *ids = palloc(sizeof(Datum) * Max(n, 1));
+	Datum *ids = palloc(sizeof(Datum) * n);
 	Datum arg;
-	int nids = 0;
+	Closing saved;
+	int result = 0;
 
-	if (n == 0)
-		return;
-
-	totals = table_open(rt_table(RT_run_totals)->relid, AccessShareLock);
-	snapshot = rt_latest_snapshot();
 	for (int i = 0; i < n; i++)
-		if (has_open_tasks(totals, rt_table(RT_run_totals), &run_ids[i], snapshot))
-			ids[nids++] = UUIDPGetDatum(&run_ids[i]);
-	table_close(totals, AccessShareLock);
-	if (nids == 0)
-	{
-		UnregisterSnapshot(snapshot);
-		return;
-	}
-	arg = PointerGetDatum(construct_array(ids, nids, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR));
+		ids[i] = UUIDPGetDatum(&run_ids[i]);
+	arg = PointerGetDatum(construct_array(ids, n, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR));
 
 	SPI_connect();
-	totals = table_open(rt_table(RT_tasks)->relid, RowExclusiveLock);
-	rt_owner_enter(&save, totals);
+	rt_owner_enter(&save, tasks);
 	if (plan == NULL)
 	{
 		Oid types[1] = {UUIDARRAYOID};
 
-		plan = SPI_prepare("UPDATE run_tracker.tasks t SET "
-						   "status = run_tracker.closing_status(t.lifecycle, t.status, r.phase), "
-						   "error = COALESCE(t.error, 'run ' OPERATOR(pg_catalog.||) r.status) "
+		plan = SPI_prepare("UPDATE run_tracker.tasks t "
+						   "SET error = COALESCE(t.error, 'run ' OPERATOR(pg_catalog.||) r.status) "
 						   "FROM run_tracker.runs r WHERE r.run_id OPERATOR(pg_catalog.=) ANY ($1) "
 						   "AND t.run_id OPERATOR(pg_catalog.=) r.run_id "
-						   "AND t.run_id OPERATOR(pg_catalog.=) ANY ($1) "
 						   "AND t.phase OPERATOR(pg_catalog.=) ANY "
 						   "('{queued,active,waiting}'::pg_catalog.text[])",
 						   1, types);
@@ -473,26 +498,61 @@ rt_tasks_close(const pg_uuid_t *run_ids, int n)
 		SPI_keepplan(plan);
 	}
 
-	rt_status_closing = true;
+	saved = closing;
+	closing.run_ids = run_ids;
+	closing.nruns = n;
+	closing.phase = phase;
 	PG_TRY();
 	{
-		int result;
-
 		result = SPI_execute_snapshot(plan, &arg, NULL, snapshot,
 									  IsolationUsesXactSnapshot() ? GetTransactionSnapshot() :
 																	InvalidSnapshot,
 									  false, true, 0);
-		if (result != SPI_OK_UPDATE)
-			elog(ERROR, "could not close tasks: %s", SPI_result_code_string(result));
 	}
 	PG_FINALLY();
 	{
-		rt_status_closing = false;
+		closing = saved;
 	}
 	PG_END_TRY();
+	if (result != SPI_OK_UPDATE)
+		elog(ERROR, "could not close tasks: %s", SPI_result_code_string(result));
 
 	rt_owner_leave(&save);
-	UnregisterSnapshot(snapshot);
-	table_close(totals, NoLock);
 	SPI_finish();
+	table_close(tasks, NoLock);
+}
+
+/*
+ * End the open tasks of runs that have ended: as timed out if the run timed out, else
+ * as cancelled.  The caller's transaction holds FOR UPDATE on the runs, so no open task
+ * can be added any more; those added before are committed.  Under REPEATABLE READ they
+ * may be too new for the transaction's snapshot: the crosscheck then raises 40001.
+ */
+void
+rt_tasks_close(const RtRun *runs, int n)
+{
+	static const RtPhase phases[] = {RT_TIMED_OUT, RT_CANCELLED};
+	pg_uuid_t *run_ids;
+	Relation totals;
+	Snapshot snapshot;
+
+	if (n == 0)
+		return;
+
+	run_ids = palloc(sizeof(pg_uuid_t) * n);
+	snapshot = rt_latest_snapshot();
+	for (int p = 0; p < lengthof(phases); p++)
+	{
+		int nids = 0;
+
+		totals = table_open(rt_table(RT_run_totals)->relid, AccessShareLock);
+		for (int i = 0; i < n; i++)
+			if ((runs[i].phase == RT_TIMED_OUT) == (phases[p] == RT_TIMED_OUT) &&
+				has_open_tasks(totals, rt_table(RT_run_totals), &runs[i].run_id, snapshot))
+				run_ids[nids++] = runs[i].run_id;
+		table_close(totals, NoLock);
+		if (nids > 0)
+			close_tasks(run_ids, nids, phases[p], snapshot);
+	}
+	UnregisterSnapshot(snapshot);
 }
