@@ -1,5 +1,11 @@
 -- What the parts of install() share.
 
+CREATE FUNCTION run_tracker.require_tables() RETURNS void
+LANGUAGE c STABLE
+AS 'MODULE_PATHNAME', 'run_tracker_require_tables';
+COMMENT ON FUNCTION run_tracker.require_tables() IS
+'Raises 55000, with a hint at install(), if a table of run_tracker is missing.';
+
 CREATE FUNCTION run_tracker.revoke_all(relation regclass) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$

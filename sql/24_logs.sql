@@ -26,18 +26,33 @@ AS 'MODULE_PATHNAME', 'run_tracker_add_log';
 COMMENT ON FUNCTION run_tracker.add_log(uuid, text, text, text, text, jsonb, uuid) IS
 'Appends a line to the log of a run and returns its number there. Levels are DEBUG, INFO, WARNING, ERROR and CRITICAL, else 22023; P0002 if there is no such run.';
 
+-- in PL/pgSQL, to look at the arguments and for the tables first; its results cannot be named like its arguments
+CREATE FUNCTION run_tracker.read_logs(of_run uuid, minimum text, of_category text)
+RETURNS TABLE (seq bigint, level text, message text, category text, step_name text, details jsonb, task_id uuid,
+               created_at timestamptz)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    min_rank integer := run_tracker.log_level_rank(COALESCE(minimum, 'DEBUG'));
+BEGIN
+    PERFORM run_tracker.require_tables();
+    RETURN QUERY
+    SELECT l.seq, l.level, l.message, l.category, l.step_name, l.details, l.task_id, l.created_at
+    FROM run_tracker.logs l
+    WHERE l.run_id = of_run
+      AND run_tracker.log_level_rank(l.level) >= min_rank
+      AND (of_category IS NULL OR l.category = of_category)
+    ORDER BY l.seq;
+END
+$$;
+COMMENT ON FUNCTION run_tracker.read_logs(uuid, text, text) IS 'What run_logs() runs: the same with arguments of other names.';
+
 CREATE FUNCTION run_tracker.run_logs(run_id uuid, min_level text DEFAULT 'DEBUG', category text DEFAULT NULL)
 RETURNS TABLE (seq bigint, level text, message text, category text, step_name text, details jsonb, task_id uuid,
                created_at timestamptz)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
-AS $$
-    SELECT l.seq, l.level, l.message, l.category, l.step_name, l.details, l.task_id, l.created_at
-    FROM run_tracker.logs l
-    WHERE l.run_id = run_logs.run_id
-      AND run_tracker.log_level_rank(l.level) >= (SELECT run_tracker.log_level_rank(COALESCE(min_level, 'DEBUG')))
-      AND (run_logs.category IS NULL OR l.category = run_logs.category)
-    ORDER BY l.seq
-$$;
+AS $$ SELECT * FROM run_tracker.read_logs($1, $2, $3) $$;
 COMMENT ON FUNCTION run_tracker.run_logs(uuid, text, text) IS
 'The log of a run in the order in which it was written: lines of at least min_level (22023 if there is no such level), of one category if given. No rows for a run that the caller cannot see.';
 

@@ -17,9 +17,7 @@ BEGIN
             reason text,
             state_ms bigint NOT NULL,
             occurred_at timestamptz NOT NULL,
-            CONSTRAINT transitions_pkey PRIMARY KEY (run_id, seq),
-            CONSTRAINT transitions_run_id_user_id_fkey FOREIGN KEY (run_id, user_id)
-                REFERENCES run_tracker.runs (run_id, user_id) ON DELETE CASCADE
+            CONSTRAINT transitions_pkey PRIMARY KEY (run_id, seq)
         );
         ALTER TABLE run_tracker.transitions ENABLE ROW LEVEL SECURITY;
         PERFORM run_tracker.revoke_all('run_tracker.transitions');

@@ -6,10 +6,15 @@ AS 'MODULE_PATHNAME', 'run_tracker_after_truncate';
 COMMENT ON FUNCTION run_tracker.after_truncate() IS
 'Trigger of the tables that totals are made of: TRUNCATE takes their part out of all totals.';
 
-CREATE FUNCTION run_tracker.check_totals(run_id uuid DEFAULT NULL)
+-- in PL/pgSQL, to look for the tables first; its results cannot be named like its argument
+CREATE FUNCTION run_tracker.compare_totals(of_run uuid)
 RETURNS TABLE (run_id uuid, total text, expected numeric, actual numeric)
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
+#variable_conflict use_column
+BEGIN
+    PERFORM run_tracker.require_tables();
+    RETURN QUERY
     WITH actual AS (
         SELECT t.run_id,
                sum(t.task_count) AS task_count, sum(t.failed_task_count) AS failed_task_count,
@@ -18,7 +23,7 @@ AS $$
                sum(t.total_cost) AS total_cost, sum(t.message_count) AS message_count,
                sum(t.error_count) AS error_count
         FROM run_tracker.run_totals t
-        WHERE check_totals.run_id IS NULL OR t.run_id = check_totals.run_id
+        WHERE of_run IS NULL OR t.run_id = of_run
         GROUP BY t.run_id
     ), task_sums AS (
         SELECT t.run_id,
@@ -30,17 +35,17 @@ AS $$
                sum(t.total_tokens) FILTER (WHERE t.finished_at IS NOT NULL) AS total_tokens,
                sum(t.cost) FILTER (WHERE t.finished_at IS NOT NULL) AS total_cost
         FROM run_tracker.tasks t
-        WHERE check_totals.run_id IS NULL OR t.run_id = check_totals.run_id
+        WHERE of_run IS NULL OR t.run_id = of_run
         GROUP BY t.run_id
     ), message_sums AS (
         SELECT m.run_id, count(*) AS message_count
         FROM run_tracker.messages m
-        WHERE check_totals.run_id IS NULL OR m.run_id = check_totals.run_id
+        WHERE of_run IS NULL OR m.run_id = of_run
         GROUP BY m.run_id
     ), log_sums AS (
         SELECT l.run_id, count(*) AS error_count
         FROM run_tracker.logs l
-        WHERE (check_totals.run_id IS NULL OR l.run_id = check_totals.run_id) AND l.level IN ('ERROR', 'CRITICAL')
+        WHERE (of_run IS NULL OR l.run_id = of_run) AND l.level IN ('ERROR', 'CRITICAL')
         GROUP BY l.run_id
     )
     SELECT run_id, v.total, COALESCE(v.expected, 0), COALESCE(v.actual, 0)
@@ -58,8 +63,15 @@ AS $$
              ('total_cost', t.total_cost, a.total_cost),
              ('message_count', m.message_count, a.message_count),
              ('error_count', l.error_count, a.error_count)) AS v (total, expected, actual)
-    WHERE COALESCE(v.expected, 0) <> COALESCE(v.actual, 0)
+    WHERE COALESCE(v.expected, 0) <> COALESCE(v.actual, 0);
+END
 $$;
+COMMENT ON FUNCTION run_tracker.compare_totals(uuid) IS 'What check_totals() runs: the same with an argument of another name.';
+
+CREATE FUNCTION run_tracker.check_totals(run_id uuid DEFAULT NULL)
+RETURNS TABLE (run_id uuid, total text, expected numeric, actual numeric)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$ SELECT * FROM run_tracker.compare_totals($1) $$;
 COMMENT ON FUNCTION run_tracker.check_totals(uuid) IS
 'The totals that are not what the rows they are made of add up to, of one run or of all that the caller can see: always none, in any snapshot. A row here means that somebody wrote to run_totals, or switched triggers off; see rebuild_totals().';
 

@@ -26,7 +26,7 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     PERFORM run_tracker.grant_functions(role, '{tracker_version,current_user_id,is_service,lifecycle_diagram,
-        run_messages,run_logs,log_level_rank,check_totals}');
+        run_messages,run_logs,log_level_rank,check_totals,require_tables,read_logs,compare_totals}');
     EXECUTE format('GRANT SELECT ON run_tracker.runs, run_tracker.tasks, run_tracker.messages, run_tracker.logs,
         run_tracker.transitions, run_tracker.run_totals, run_tracker.open_runs, run_tracker.lifecycles,
         run_tracker.installation, run_tracker.run_summary TO %s', role);

@@ -17,7 +17,7 @@ BEGIN
     -- foreign keys and triggers act as the owner, who must be able to look into the schema
     EXECUTE format('GRANT USAGE ON SCHEMA run_tracker TO %s', role);
     PERFORM run_tracker.grant_functions(role, '{tracker_version,current_user_id,is_service,lifecycle_diagram,
-        run_messages,run_logs,log_level_rank,check_totals,uuidv7,create_run,start_run,complete_run,fail_run,cancel_run,
+        run_messages,run_logs,log_level_rank,check_totals,require_tables,read_logs,compare_totals,uuidv7,create_run,start_run,complete_run,fail_run,cancel_run,
         retry_run,transition_run,update_progress,create_task,start_task,complete_task,fail_task,cancel_task,add_message,
         add_log,define_lifecycle,drop_lifecycle,rebuild_totals}');
     FOR rel IN
@@ -45,7 +45,9 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET client_min_messages =
 AS $install$
 DECLARE
     owner oid := (SELECT c.relowner FROM pg_class c WHERE c.oid = to_regclass('run_tracker.runs'));
-    complete boolean := (SELECT count(*) = 20 FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
+    complete boolean := to_regclass('run_tracker.run_totals') IS NOT NULL
+                        AND to_regclass('run_tracker.open_runs') IS NOT NULL
+                        AND (SELECT count(*) = 20 FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
                          WHERE c.relnamespace = 'run_tracker'::regnamespace AND NOT t.tgisinternal
                            AND c.relname IN ('runs', 'tasks', 'messages', 'logs')
                            AND t.tgname IN ('zz_run_tracker_before', 'run_tracker_insert', 'run_tracker_update',

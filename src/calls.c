@@ -17,6 +17,7 @@
 #include "utils/builtins.h"
 
 #include "calls.h"
+#include "runs.h"
 
 /* Run a query with the first plan->nargs of args.  The caller is connected to SPI. */
 void
@@ -106,7 +107,6 @@ find_row(FunctionCallInfo fcinfo, const RtMoveCall *call, Found *found)
 	TupleDesc desc;
 	bool isnull;
 
-	(void) rt_table(call->table);
 	rt_plan_execute(call->find, fcinfo->args, SPI_OK_SELECT, false);
 	if (SPI_processed == 0)
 		ereport(ERROR, (errcode(ERRCODE_NO_DATA_FOUND), errmsg("%s not found", call->word),
@@ -139,8 +139,14 @@ find_target(const RtMoveCall *call, const Found *found)
 		return to;
 	}
 
-	if (phase == call->wanted[0])
-		return -1;
+	/* of several phases, the first that the lifecycle has at all is the one to be in */
+	for (int i = 0; i < call->nwanted; i++)
+	{
+		if (phase == call->wanted[i])
+			return -1;
+		if (rt_lifecycle_first(lifecycle, call->wanted[i]) >= 0)
+			break;
+	}
 	/* "again" means: from a finished state only */
 	if (!call->again || !RT_PHASE_IS_OPEN(phase))
 	{
@@ -151,6 +157,13 @@ find_target(const RtMoveCall *call, const Found *found)
 			if (to >= 0)
 				return to;
 		}
+	}
+	for (int i = 0; i < call->nwanted; i++)
+	{
+		int to = rt_lifecycle_first(lifecycle, call->wanted[i]);
+
+		if (to >= 0)
+			rt_lifecycle_refuse(lifecycle, found->state, lifecycle->states[to].name, call->word);
 	}
 	rt_lifecycle_refuse(lifecycle, found->state, rt_phase_names[call->wanted[0]], call->word);
 	return -1; /* keep compiler quiet */
@@ -170,6 +183,9 @@ rt_call_move(FunctionCallInfo fcinfo, const RtMoveCall *call, const NullableDatu
 	int to;
 
 	rt_call_require(fcinfo, 0, call->table == RT_runs ? "run_id" : "task_id");
+	(void) rt_table(call->table);
+	if (call->table == RT_runs)
+		rt_tasks_wait_for_writers(PG_GETARG_UUID_P(0), call->ends);
 	SPI_connect();
 	find_row(fcinfo, call, &found);
 	to = find_target(call, &found);

@@ -34,6 +34,7 @@ typedef struct RtMoveCall
 	RtPlan *update;	   /* id, status, ... */
 	RtPhase wanted[3]; /* phases to go to, in order of preference */
 	int nwanted;
+	bool ends;		 /* the run: wait for those who are changing its tasks */
 	bool again;		 /* a retry: from finished states only */
 	Datum status;	 /* status to go to, instead of a phase; 0: none */
 	int attempt_arg; /* argument of the call that fences */

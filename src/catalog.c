@@ -30,6 +30,8 @@
 
 #include "catalog.h"
 
+PG_FUNCTION_INFO_V1(run_tracker_require_tables);
+
 #define RT_NAME(t) #t,
 static const char *const table_names[RT_NTABLES] = {RT_TABLES(RT_NAME)};
 #undef RT_NAME
@@ -136,6 +138,15 @@ rt_table(RtTableId id)
 	}
 
 	return table;
+}
+
+/* require_tables(): an error with a way out if a table is missing. */
+Datum
+run_tracker_require_tables(PG_FUNCTION_ARGS)
+{
+	for (int i = 0; i < RT_NTABLES; i++)
+		(void) rt_table(i);
+	PG_RETURN_VOID();
 }
 
 /*

@@ -30,6 +30,7 @@ PG_FUNCTION_INFO_V1(run_tracker_is_service);
 
 /* no gateway sends longer ones, and the parser recurses into nested ones */
 #define RT_MAX_CLAIMS_LENGTH 16384
+#define RT_MAX_CLAIMS_DEPTH	 512
 
 typedef struct ClaimsState
 {
@@ -95,6 +96,35 @@ claims_scalar(void *state, char *token, JsonTokenType type)
 	RT_JSON_CALLBACK_DONE;
 }
 
+/* Are the brackets of a JSON text nested too deeply to parse it?  Those in strings do not count. */
+static bool
+too_deep(const char *json)
+{
+	int depth = 0;
+	bool in_string = false;
+
+	for (const char *c = json; *c; c++)
+	{
+		if (in_string)
+		{
+			if (*c == '\\' && c[1] != '\0')
+				c++;
+			else if (*c == '"')
+				in_string = false;
+		}
+		else if (*c == '"')
+			in_string = true;
+		else if (*c == '{' || *c == '[')
+		{
+			if (++depth > RT_MAX_CLAIMS_DEPTH)
+				return true;
+		}
+		else if (*c == '}' || *c == ']')
+			depth--;
+	}
+	return false;
+}
+
 /* The claim "sub" of JSON claims; NULL if they do not have one, or are malformed. */
 static char *
 claims_subject(const char *claims)
@@ -104,7 +134,8 @@ claims_subject(const char *claims)
 	JsonLexContext *lexer;
 	int len = strlen(claims);
 
-	if (len > RT_MAX_CLAIMS_LENGTH || !pg_verify_mbstr(GetDatabaseEncoding(), claims, len, true))
+	if (len > RT_MAX_CLAIMS_LENGTH || too_deep(claims) ||
+		!pg_verify_mbstr(GetDatabaseEncoding(), claims, len, true))
 		return NULL;
 
 	actions.semstate = &state;

@@ -12,6 +12,7 @@
  */
 #include "run_tracker.h"
 
+#include "utils/datetime.h"
 #include "utils/fmgrprotos.h"
 #include "utils/jsonb.h"
 
@@ -50,46 +51,43 @@ rt_lifecycle_find_state(const RtLifecycle *lifecycle, const char *name, int len)
 	return -1;
 }
 
-static void
-timeout_context(void *arg)
+/* Read an interval without raising an error; false if it is none. */
+static bool
+parse_interval(char *text, Interval *result)
 {
-	Place *place = arg;
+	char buffer[MAXDATELEN + MAXDATEFIELDS];
+	char *fields[MAXDATEFIELDS];
+	int types[MAXDATEFIELDS];
+	int nfields;
+	int type;
+	struct pg_itm_in parsed = {0};
 
-	if (place->state)
-		errcontext("\"timeout\" of state \"%s\" of lifecycle \"%s\"", place->state,
-				   place->lifecycle);
-	else
-		errcontext("\"timeout\" of lifecycle \"%s\"", place->lifecycle);
+	if (strlen(text) > MAXDATELEN ||
+		ParseDateTime(text, buffer, sizeof(buffer), fields, types, MAXDATEFIELDS, &nfields) != 0)
+		return false;
+	if (DecodeInterval(fields, types, nfields, INTERVAL_FULL_RANGE, &type, &parsed) != 0 &&
+		DecodeISO8601Interval(text, &type, &parsed) != 0)
+		return false;
+	return type == DTK_DELTA && itmin2interval(&parsed, result) == 0;
 }
 
 /* Read a timeout; false for null. */
 static bool
 compile_timeout(Place *place, const JsonbValue *value, Interval *timeout)
 {
-	ErrorContextCallback callback;
-	Interval *parsed;
+	const char *of = place->state ? psprintf("state \"%s\"", place->state) : "the lifecycle";
 	Interval zero = {0};
 
 	if (value->type == jbvNull)
 		return false;
 	if (value->type != jbvString)
-		malformed(place, "\"timeout\" of %s must be an interval in a string, or null.",
-				  place->state ? psprintf("state \"%s\"", place->state) : "the lifecycle");
-
-	callback.callback = timeout_context;
-	callback.arg = place;
-	callback.previous = error_context_stack;
-	error_context_stack = &callback;
-	parsed =
-		DatumGetIntervalP(DirectFunctionCall3(interval_in, CStringGetDatum(value_string(value)),
-											  ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1)));
-	error_context_stack = callback.previous;
-
+		malformed(place, "\"timeout\" of %s must be an interval in a string, or null.", of);
+	if (!parse_interval(value_string(value), timeout))
+		malformed(place, "\"timeout\" of %s is \"%s\", which is no interval.", of,
+				  value_string(value));
 	if (DatumGetBool(
-			DirectFunctionCall2(interval_le, IntervalPGetDatum(parsed), IntervalPGetDatum(&zero))))
-		malformed(place, "\"timeout\" of %s must be positive.",
-				  place->state ? psprintf("state \"%s\"", place->state) : "the lifecycle");
-	*timeout = *parsed;
+			DirectFunctionCall2(interval_le, IntervalPGetDatum(timeout), IntervalPGetDatum(&zero))))
+		malformed(place, "\"timeout\" of %s must be positive.", of);
 	return true;
 }
 

@@ -173,17 +173,21 @@ rt_lifecycle_state(const RtLifecycle *lifecycle, Datum status)
 	return rt_lifecycle_find_state(lifecycle, VARDATA_ANY(t), VARSIZE_ANY_EXHDR(t));
 }
 
-/* The names of states, for messages. */
+/* The names of the states that may follow a state, or of all (from < 0), for messages. */
 static char *
-list_states(const RtLifecycle *lifecycle, uint64 states)
+list_states(const RtLifecycle *lifecycle, int from)
 {
+	int n = from < 0 ? lifecycle->nstates : lifecycle->states[from].nnext;
 	StringInfoData buf;
 
 	initStringInfo(&buf);
-	for (int i = 0; i < lifecycle->nstates; i++)
-		if (states & (UINT64CONST(1) << i))
-			appendStringInfo(&buf, "%s%s", buf.len ? ", " : "", lifecycle->states[i].name);
-	return buf.len ? buf.data : pstrdup("none");
+	for (int i = 0; i < n; i++)
+	{
+		int state = from < 0 ? i : lifecycle->states[from].next_order[i];
+
+		appendStringInfo(&buf, "%s%s", i > 0 ? ", " : "", lifecycle->states[state].name);
+	}
+	return n > 0 ? buf.data : pstrdup("none");
 }
 
 /* The number of a state; RT002 if there is none of that name. */
@@ -196,7 +200,7 @@ rt_lifecycle_state_required(const RtLifecycle *lifecycle, Datum status)
 		ereport(ERROR, (errcode(ERRCODE_RT_UNKNOWN_STATUS), errmsg("unknown status"),
 						errdetail("Lifecycle \"%s\" has no status \"%s\".", lifecycle->name,
 								  TextDatumGetCString(status)),
-						errhint("It has: %s.", list_states(lifecycle, PG_UINT64_MAX))));
+						errhint("It has: %s.", list_states(lifecycle, -1))));
 	return state;
 }
 
@@ -205,6 +209,16 @@ bool
 rt_lifecycle_allows(const RtLifecycle *lifecycle, int from, int to)
 {
 	return (lifecycle->states[from].next & (UINT64CONST(1) << to)) != 0;
+}
+
+/* The first state of a phase; -1 if the lifecycle has none. */
+int
+rt_lifecycle_first(const RtLifecycle *lifecycle, RtPhase phase)
+{
+	for (int i = 0; i < lifecycle->nstates; i++)
+		if (lifecycle->states[i].phase == phase)
+			return i;
+	return -1;
 }
 
 /* The first state of a phase that may follow; -1 if there is none. */
@@ -234,11 +248,10 @@ rt_lifecycle_closing(const RtLifecycle *lifecycle, int from, RtPhase phase)
 	{
 		int to = rt_lifecycle_next(lifecycle, from, wanted[i]);
 
+		if (to < 0)
+			to = rt_lifecycle_first(lifecycle, wanted[i]);
 		if (to >= 0)
 			return to;
-		for (to = 0; to < lifecycle->nstates; to++)
-			if (lifecycle->states[to].phase == wanted[i])
-				return to;
 	}
 	elog(ERROR, "lifecycle \"%s\" has no finished state", lifecycle->name);
 	return -1; /* keep compiler quiet */
@@ -254,7 +267,7 @@ rt_lifecycle_refuse(const RtLifecycle *lifecycle, int from, const char *to, cons
 			(errcode(ERRCODE_RT_INVALID_TRANSITION),
 			 errmsg("invalid transition from \"%s\" to \"%s\"", state->name, to),
 			 errdetail("Lifecycle \"%s\" allows from \"%s\": %s.", lifecycle->name, state->name,
-					   list_states(lifecycle, state->next)),
+					   list_states(lifecycle, from)),
 			 !RT_PHASE_IS_OPEN(state->phase) ?
 				 errhint("The %s is finished; only what its lifecycle lists may follow.", table) :
 				 0));
@@ -275,27 +288,35 @@ row_value(HeapTuple row, TupleDesc desc, AttrNumber att)
 	return isnull ? (Datum) 0 : value;
 }
 
-/* Is there a row with one of these states (all states if names is null)? */
+/*
+ * Is there a row of a lifecycle (of any if null) in one of these states (in any if null)?
+ * In the newest snapshot: that of the transaction may be from before the table was locked.
+ */
 static bool
 state_in_use(const char *table, const char *lifecycle, ArrayType *names)
 {
-	Datum values[2] = {CStringGetTextDatum(lifecycle), PointerGetDatum(names)};
+	Datum values[2] = {lifecycle ? CStringGetTextDatum(lifecycle) : (Datum) 0,
+					   PointerGetDatum(names)};
 	Oid types[2] = {TEXTOID, TEXTARRAYOID};
-	char nulls[2] = {' ', names ? ' ' : 'n'};
-	char *sql = psprintf("SELECT FROM run_tracker.%s WHERE lifecycle = $1 "
-						 "AND ($2 IS NULL OR status = ANY ($2)) LIMIT 1",
-						 table);
-	bool found;
+	char nulls[2] = {lifecycle ? ' ' : 'n', names ? ' ' : 'n'};
+	SPIPlanPtr plan = SPI_prepare(psprintf("SELECT FROM run_tracker.%s "
+										   "WHERE ($1 IS NULL OR lifecycle = $1) "
+										   "AND ($2 IS NULL OR status = ANY ($2)) LIMIT 1",
+										   table),
+								  2, types);
+	Snapshot snapshot = rt_latest_snapshot();
 
-	if (SPI_execute_with_args(sql, 2, types, values, nulls, false, 1) != SPI_OK_SELECT)
-		elog(ERROR, "could not search table %s for lifecycle \"%s\"", table, lifecycle);
-	found = SPI_processed > 0;
-	return found;
+	if (plan == NULL || SPI_execute_snapshot(plan, values, nulls, snapshot, InvalidSnapshot, true,
+											 false, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not search table %s", table);
+	UnregisterSnapshot(snapshot);
+	return SPI_processed > 0;
 }
 
 /*
- * Refuse to take away what rows use.  The locks hold off writers until the change
- * is committed; they then check against the new definition.
+ * Refuse to take away what rows use: a lifecycle, or all of them if null; all states, or
+ * those in names.  The locks hold off writers until the change is committed; they then
+ * check against the new definition.
  */
 static void
 check_unused(Relation rel, const char *lifecycle, ArrayType *names, const char *what)
@@ -311,9 +332,12 @@ check_unused(Relation rel, const char *lifecycle, ArrayType *names, const char *
 	for (int i = 0; i < lengthof(users); i++)
 	{
 		if (state_in_use(users[i], lifecycle, names))
-			ereport(ERROR, (errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
-							errmsg("lifecycle \"%s\" is in use", lifecycle),
-							errdetail("Table run_tracker.%s has rows in %s.", users[i], what)));
+			ereport(ERROR,
+					(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
+					 lifecycle ? errmsg("lifecycle \"%s\" is in use", lifecycle) :
+								 errmsg("lifecycles are in use"),
+					 errdetail("Table run_tracker.%s has rows in %s.", users[i], what),
+					 errhint("Add states and transitions only, or define another lifecycle.")));
 	}
 	rt_owner_leave(&save);
 	SPI_finish();
@@ -412,8 +436,12 @@ run_tracker_lifecycles_before(PG_FUNCTION_ARGS)
 Datum
 run_tracker_lifecycles_after(PG_FUNCTION_ARGS)
 {
+	TriggerData *trigdata = (TriggerData *) fcinfo->context;
+
 	(void) rt_trigger_check(fcinfo, RT_lifecycles, RT_AFTER_STATEMENT, "lifecycles_after");
-	CacheInvalidateRelcache(((TriggerData *) fcinfo->context)->tg_relation);
+	if (TRIGGER_FIRED_BY_TRUNCATE(trigdata->tg_event))
+		check_unused(trigdata->tg_relation, NULL, NULL, "lifecycles that would be lost");
+	CacheInvalidateRelcache(trigdata->tg_relation);
 	return PointerGetDatum(NULL);
 }
 

@@ -43,6 +43,7 @@ extern const RtLifecycle *rt_lifecycle_get(Datum name);
 extern const RtLifecycle *rt_lifecycle_find(const char *name, int len);
 extern int rt_lifecycle_state(const RtLifecycle *lifecycle, Datum status);
 extern int rt_lifecycle_state_required(const RtLifecycle *lifecycle, Datum status);
+extern int rt_lifecycle_first(const RtLifecycle *lifecycle, RtPhase phase);
 extern int rt_lifecycle_next(const RtLifecycle *lifecycle, int from, RtPhase phase);
 extern int rt_lifecycle_closing(const RtLifecycle *lifecycle, int from, RtPhase phase);
 extern bool rt_lifecycle_allows(const RtLifecycle *lifecycle, int from, int to);

@@ -80,9 +80,13 @@ run_tracker_logs_before(PG_FUNCTION_ARGS)
 		rt_row_default(&row, RT_ATT(t, logs, created_at),
 					   TimestampTzGetDatum(GetCurrentTimestamp()));
 		if (rt_row_isnull(&row, seq))
-			rt_row_set(&row, seq,
-					   Int64GetDatum(rt_sequence_next(row.rel, seq,
-													  rt_row_get(&row, RT_ATT(t, logs, run_id)))));
+		{
+			Datum run_id = rt_row_get(&row, RT_ATT(t, logs, run_id));
+
+			/* the number is not to be waited for by all while we wait for the run */
+			rt_run_hold(DatumGetUUIDP(run_id));
+			rt_row_set(&row, seq, Int64GetDatum(rt_sequence_next(row.rel, seq, run_id)));
+		}
 	}
 	return rt_row_end(&row);
 }

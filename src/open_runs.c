@@ -193,21 +193,6 @@ rt_open_runs_touch(RtDelta **deltas, int n)
 	table_close(rel, NoLock);
 }
 
-/* Delete the rows of runs that are gone. */
-void
-rt_open_runs_delete(const pg_uuid_t *run_ids, int n)
-{
-	RtRun *gone = palloc0(sizeof(RtRun) * Max(n, 1));
-
-	for (int i = 0; i < n; i++)
-	{
-		gone[i].run_id = run_ids[i];
-		gone[i].phase = RT_CANCELLED;
-	}
-	rt_open_runs_sync(gone, n);
-	pfree(gone);
-}
-
 /*
  * rebuild_open_runs() → number of rows put right.  For install(), after the
  * triggers were gone for a while; the caller keeps writers away.
@@ -227,9 +212,11 @@ run_tracker_rebuild_open_runs(PG_FUNCTION_ARGS)
 					false, 0) != SPI_OK_DELETE)
 		elog(ERROR, "could not delete from open_runs");
 	n = SPI_processed;
-	if (SPI_execute("SELECT r.run_id FROM run_tracker.runs r WHERE r.phase IN ('queued', "
-					"'active', 'waiting') AND NOT EXISTS (SELECT FROM run_tracker.open_runs o "
-					"WHERE o.run_id = r.run_id)",
+	if (SPI_execute("SELECT r.run_id FROM run_tracker.runs r "
+					"LEFT JOIN run_tracker.open_runs o ON o.run_id = r.run_id "
+					"WHERE r.phase IN ('queued', 'active', 'waiting') "
+					"AND (o.lifecycle, o.kind, o.phase, o.priority, o.worker, o.attempt) "
+					"IS DISTINCT FROM (r.lifecycle, r.kind, r.phase, r.priority, r.worker, r.attempt)",
 					false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read runs");
 	runs = palloc(sizeof(RtRun) * Max(SPI_processed, 1));

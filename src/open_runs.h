@@ -13,6 +13,5 @@
 
 extern void rt_open_runs_sync(const RtRun *runs, int n);
 extern void rt_open_runs_touch(RtDelta **deltas, int n);
-extern void rt_open_runs_delete(const pg_uuid_t *run_ids, int n);
 
 #endif /* RT_OPEN_RUNS_H */

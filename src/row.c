@@ -121,15 +121,17 @@ rt_row_unchanged(const RtRow *row)
 	HeapTupleHeader new = row->tuple->t_data;
 	HeapTupleHeader old = row->old->t_data;
 
-	return !row->changed && row->tuple->t_len == row->old->t_len &&
-		   new->t_hoff == old->t_hoff &&HeapTupleHeaderGetNatts(new) ==
-			   HeapTupleHeaderGetNatts(old) &&
-		   (new->t_infomask &HEAP_HASNULL) == (old->t_infomask & HEAP_HASNULL) &&
-		   memcmp((char *) new + SizeofHeapTupleHeader, (char *) old + SizeofHeapTupleHeader,
+	if (row->changed || row->tuple->t_len != row->old->t_len || new->t_hoff != old->t_hoff)
+		return false;
+	if (HeapTupleHeaderGetNatts(new) != HeapTupleHeaderGetNatts(old))
+		return false;
+	if ((new->t_infomask &HEAP_HASNULL) != (old->t_infomask & HEAP_HASNULL))
+		return false;
+	return memcmp((char *) new + SizeofHeapTupleHeader, (char *) old + SizeofHeapTupleHeader,
 				  row->tuple->t_len - SizeofHeapTupleHeader) == 0;
 }
 
-/* Refuse values larger than run_tracker.max_payload; values that stay are not looked at. */
+/* Refuse values larger than run_tracker.max_payload; what stays may be larger. */
 void
 rt_row_check_size(const RtRow *row)
 {
@@ -145,11 +147,10 @@ rt_row_check_size(const RtRow *row)
 		Form_pg_attribute attr = TupleDescAttr(desc, i);
 		int64 size;
 
-		if (attr->attlen != -1 || attr->attisdropped || row->nulls[i] ||
-			(row->old && !row->old_nulls[i] && row->values[i] == row->old_values[i]))
+		if (attr->attlen != -1 || attr->attisdropped || row->nulls[i])
 			continue;
 		size = (int64) toast_raw_datum_size(row->values[i]) - VARHDRSZ;
-		if (size > limit)
+		if (size > limit && (row->old == NULL || rt_row_differs(row, i + 1)))
 			ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 							errmsg("payload of column \"%s\" is too large", NameStr(attr->attname)),
 							errdetail("The value has %lld bytes, at most %lld are allowed.",

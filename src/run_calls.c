@@ -3,8 +3,9 @@
  * run_calls.c
  *		The functions that applications call to create and move runs.
  *
- * Calls that end a run lock it FOR UPDATE at once, waiting for whoever inserts
- * children while they hold nothing yet themselves.
+ * Calls that move a run first wait for whoever is changing its tasks, and calls that
+ * end it lock it FOR UPDATE at once, which waits for whoever inserts children: both while
+ * they hold nothing yet themselves.
  *
  *-------------------------------------------------------------------------
  */
@@ -86,7 +87,13 @@ run_tracker_start_run(PG_FUNCTION_ARGS)
 							"worker = COALESCE($3, worker) WHERE run_id = $1",
 							3,
 							{UUIDOID, TEXTOID, TEXTOID}};
-	RtMoveCall call = {RT_runs, "run", &find_run, &update, {RT_ACTIVE}, 1, false, (Datum) 0, 2};
+	RtMoveCall call = {.table = RT_runs,
+					   .word = "run",
+					   .find = &find_run,
+					   .update = &update,
+					   .wanted = {RT_ACTIVE},
+					   .nwanted = 1,
+					   .attempt_arg = 2};
 
 	PG_RETURN_BOOL(rt_call_move(fcinfo, &call, &fcinfo->args[1], 1));
 }
@@ -101,8 +108,14 @@ run_tracker_complete_run(PG_FUNCTION_ARGS)
 		 "WHERE run_id = $1",
 		 5,
 		 {UUIDOID, TEXTOID, JSONBOID, JSONBOID, JSONBOID}};
-	RtMoveCall call = {RT_runs, "run", &find_ending_run, &update, {RT_SUCCEEDED},
-					   1,		false, (Datum) 0,		 4};
+	RtMoveCall call = {.table = RT_runs,
+					   .word = "run",
+					   .find = &find_ending_run,
+					   .update = &update,
+					   .wanted = {RT_SUCCEEDED},
+					   .nwanted = 1,
+					   .ends = true,
+					   .attempt_arg = 4};
 
 	PG_RETURN_BOOL(rt_call_move(fcinfo, &call, &fcinfo->args[1], 3));
 }
@@ -115,8 +128,14 @@ run_tracker_fail_run(PG_FUNCTION_ARGS)
 							"error_detail = COALESCE($4, error_detail) WHERE run_id = $1",
 							4,
 							{UUIDOID, TEXTOID, TEXTOID, TEXTOID}};
-	RtMoveCall call = {RT_runs, "run", &find_ending_run, &update, {RT_FAILED},
-					   1,		false, (Datum) 0,		 3};
+	RtMoveCall call = {.table = RT_runs,
+					   .word = "run",
+					   .find = &find_ending_run,
+					   .update = &update,
+					   .wanted = {RT_FAILED},
+					   .nwanted = 1,
+					   .ends = true,
+					   .attempt_arg = 3};
 
 	PG_RETURN_BOOL(rt_call_move(fcinfo, &call, &fcinfo->args[1], 2));
 }
@@ -129,8 +148,14 @@ run_tracker_cancel_run(PG_FUNCTION_ARGS)
 		{"UPDATE run_tracker.runs SET status = $2, error = COALESCE($3, error) WHERE run_id = $1",
 		 3,
 		 {UUIDOID, TEXTOID, TEXTOID}};
-	RtMoveCall call = {RT_runs, "run", &find_ending_run, &update, {RT_CANCELLED},
-					   1,		false, (Datum) 0,		 2};
+	RtMoveCall call = {.table = RT_runs,
+					   .word = "run",
+					   .find = &find_ending_run,
+					   .update = &update,
+					   .wanted = {RT_CANCELLED},
+					   .nwanted = 1,
+					   .ends = true,
+					   .attempt_arg = 2};
 
 	PG_RETURN_BOOL(rt_call_move(fcinfo, &call, &fcinfo->args[1], 1));
 }
@@ -143,8 +168,14 @@ run_tracker_retry_run(PG_FUNCTION_ARGS)
 							"WHERE run_id = $1",
 							3,
 							{UUIDOID, TEXTOID, TIMESTAMPTZOID}};
-	RtMoveCall call = {RT_runs, "run", &find_run, &update, {RT_QUEUED, RT_ACTIVE, RT_WAITING},
-					   3,		true,  (Datum) 0, 2};
+	RtMoveCall call = {.table = RT_runs,
+					   .word = "run",
+					   .find = &find_run,
+					   .update = &update,
+					   .wanted = {RT_QUEUED, RT_ACTIVE, RT_WAITING},
+					   .nwanted = 3,
+					   .again = true,
+					   .attempt_arg = 2};
 	NullableDatum scheduled_at = {0, true};
 
 	if (!PG_ARGISNULL(1))
@@ -173,11 +204,29 @@ run_tracker_transition_run(PG_FUNCTION_ARGS)
 		 "WHERE run_id = $1",
 		 5,
 		 {UUIDOID, TEXTOID, JSONBOID, TEXTOID, TEXTOID}};
-	RtMoveCall call = {RT_runs, "run", &find_ending_run, &update, {RT_QUEUED},
-					   0,		false, (Datum) 0,		 5};
+	RtRun run;
+	RtMoveCall call = {.table = RT_runs,
+					   .word = "run",
+					   .find = &find_ending_run,
+					   .update = &update,
+					   .ends = true,
+					   .attempt_arg = 5};
 
+	rt_call_require(fcinfo, 0, "run_id");
 	rt_call_require(fcinfo, 1, "status");
 	call.status = PG_GETARG_DATUM(1);
+	/* what does not end the run need not wait for whoever adds to it */
+	if (rt_run_fetch(PG_GETARG_UUID_P(0), &run))
+	{
+		const RtLifecycle *lifecycle = rt_lifecycle_get(run.lifecycle);
+		int state = rt_lifecycle_state(lifecycle, call.status);
+
+		if (state >= 0 && RT_PHASE_IS_OPEN(lifecycle->states[state].phase))
+		{
+			call.find = &find_run;
+			call.ends = false;
+		}
+	}
 	PG_RETURN_BOOL(rt_call_move(fcinfo, &call, &fcinfo->args[2], 3));
 }
 

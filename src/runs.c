@@ -84,17 +84,30 @@ rt_run_decode(RtRun *run, TupleTableSlot *row, const RtTable *table)
 /*
  * Find the row of a run, whoever owns it, and begin to scan it.  The row may have
  * been inserted by the very command that is running (a WITH query), which only
- * SnapshotSelf sees.
+ * SnapshotSelf sees, and which cannot be locked; nor need it be.
  */
 static bool
-find_run(RtProbe *probe, Relation rel, const pg_uuid_t *run_id, Snapshot snapshot)
+find_run(RtProbe *probe, Relation rel, const pg_uuid_t *run_id, Snapshot snapshot, bool *lockable)
 {
 	rt_probe_begin(probe, rel, UUIDPGetDatum(run_id), snapshot);
-	if (rt_probe_next(probe, ForwardScanDirection))
+	*lockable = rt_probe_next(probe, ForwardScanDirection);
+	if (*lockable)
 		return true;
 	rt_probe_end(probe);
 	rt_probe_begin(probe, rel, UUIDPGetDatum(run_id), SnapshotSelf);
 	return rt_probe_next(probe, ForwardScanDirection);
+}
+
+/* What children need to know of a run, out of its row. */
+static void
+decode_info(RtRunInfo *info, TupleTableSlot *row, const RtTable *t)
+{
+	bool isnull;
+
+	info->user_id = copy_value(row, RT_ATT(t, runs, user_id), true);
+	info->phase = rt_phase_decode(slot_getattr(row, RT_ATT(t, runs, phase), &isnull));
+	(void) slot_getattr(row, RT_ATT(t, runs, name), &isnull);
+	info->named = !isnull;
 }
 
 /* Look up a run, whoever owns it; false if there is none. */
@@ -102,20 +115,13 @@ bool
 rt_run_lookup(const pg_uuid_t *run_id, RtRunInfo *info)
 {
 	Relation rel = table_open(rt_table(RT_runs)->relid, AccessShareLock);
-	const RtTable *t = rt_table(RT_runs);
 	Snapshot snapshot = rt_latest_snapshot();
 	RtProbe probe;
-	bool found = find_run(&probe, rel, run_id, snapshot);
+	bool lockable;
+	bool found = find_run(&probe, rel, run_id, snapshot, &lockable);
 
 	if (found)
-	{
-		bool isnull;
-
-		info->user_id = copy_value(probe.slot, RT_ATT(t, runs, user_id), true);
-		info->phase = rt_phase_decode(slot_getattr(probe.slot, RT_ATT(t, runs, phase), &isnull));
-		(void) slot_getattr(probe.slot, RT_ATT(t, runs, name), &isnull);
-		info->named = !isnull;
-	}
+		decode_info(info, probe.slot, rt_table(RT_runs));
 	rt_probe_end(&probe);
 	UnregisterSnapshot(snapshot);
 	table_close(rel, NoLock);
@@ -129,7 +135,8 @@ rt_run_fetch(const pg_uuid_t *run_id, RtRun *run)
 	Relation rel = table_open(rt_table(RT_runs)->relid, AccessShareLock);
 	Snapshot snapshot = rt_latest_snapshot();
 	RtProbe probe;
-	bool found = find_run(&probe, rel, run_id, snapshot);
+	bool lockable;
+	bool found = find_run(&probe, rel, run_id, snapshot, &lockable);
 
 	if (found)
 		rt_run_decode(run, probe.slot, rt_table(RT_runs));
@@ -137,6 +144,25 @@ rt_run_fetch(const pg_uuid_t *run_id, RtRun *run)
 	UnregisterSnapshot(snapshot);
 	table_close(rel, NoLock);
 	return found;
+}
+
+/*
+ * Keep a run from being ended or deleted until this transaction has ended: what the
+ * foreign key of a child does, but before the child is numbered.
+ */
+void
+rt_run_hold(const pg_uuid_t *run_id)
+{
+	Relation rel = table_open(rt_table(RT_runs)->relid, RowShareLock);
+	Snapshot snapshot = rt_latest_snapshot();
+	RtProbe probe;
+	bool lockable;
+
+	if (find_run(&probe, rel, run_id, snapshot, &lockable) && lockable)
+		(void) rt_row_lock(rel, probe.slot, snapshot, LockTupleKeyShare, true);
+	rt_probe_end(&probe);
+	UnregisterSnapshot(snapshot);
+	table_close(rel, NoLock);
 }
 
 /* P0002 unless the run is there and the caller may see it; the error is the same. */
@@ -161,10 +187,11 @@ rt_run_require_open(const pg_uuid_t *run_id, bool lock)
 	const RtTable *t = rt_table(RT_runs);
 	Snapshot snapshot = rt_latest_snapshot();
 	RtProbe probe;
+	bool lockable;
 	bool isnull;
 
-	if (find_run(&probe, rel, run_id, snapshot) &&
-		(!lock || rt_row_lock(rel, probe.slot, snapshot, LockTupleKeyShare, true)) &&
+	if (find_run(&probe, rel, run_id, snapshot, &lockable) &&
+		(!lock || !lockable || rt_row_lock(rel, probe.slot, snapshot, LockTupleKeyShare, true)) &&
 		!RT_PHASE_IS_OPEN(
 			rt_phase_decode(slot_getattr(probe.slot, RT_ATT(t, runs, phase), &isnull))))
 		ereport(ERROR,
@@ -457,7 +484,7 @@ after_update(RtRun *old, RtRun *new, int n)
 		}
 	}
 
-	rt_transitions_write(transitions, ntransitions);
+	rt_transitions_write(transitions, ntransitions, NULL);
 	rt_open_runs_sync(moved, nmoved);
 	rt_tasks_close(ended, nended);
 	if (ntouched > 0)
@@ -471,8 +498,9 @@ after_delete(RtRun *runs, int n)
 
 	for (int i = 0; i < n; i++)
 		run_ids[i] = runs[i].run_id;
-	rt_totals_delete(run_ids, n);
-	rt_open_runs_delete(run_ids, n);
+	rt_writer_delete_runs(RT_run_totals, run_ids, n);
+	rt_writer_delete_runs(RT_open_runs, run_ids, n);
+	rt_writer_delete_runs(RT_transitions, run_ids, n);
 }
 
 static int

@@ -40,6 +40,7 @@ typedef struct RtRun
 
 extern bool rt_run_lookup(const pg_uuid_t *run_id, RtRunInfo *info);
 extern bool rt_run_fetch(const pg_uuid_t *run_id, RtRun *run);
+extern void rt_run_hold(const pg_uuid_t *run_id);
 extern void rt_run_require(Datum run_id);
 extern void rt_run_require_open(const pg_uuid_t *run_id, bool lock);
 extern void rt_run_adopt(RtRow *row, AttrNumber run_id_att, AttrNumber user_id_att);
@@ -58,9 +59,10 @@ typedef struct RtTransition
 	TimestampTz since; /* when the old status began; of a run, looked up */
 } RtTransition;
 
-extern void rt_transitions_write(const RtTransition *transitions, int n);
+extern void rt_transitions_write(const RtTransition *transitions, int n, const char *actor);
 
 /* tasks.c */
+extern void rt_tasks_wait_for_writers(const pg_uuid_t *run_id, bool ending);
 extern void rt_tasks_close(const RtRun *runs, int n);
 
 #endif /* RT_RUNS_H */

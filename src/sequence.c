@@ -5,8 +5,9 @@
  *
  * A sequence of the database would tell each user how much the others write.  So
  * rows are numbered per run: one more than the highest number there, counting
- * rows of transactions that have not committed yet.  An aborted insertion leaves a
- * gap; a number is given again only after its row was deleted from the end.
+ * rows of transactions that have not committed yet.  An aborted
+ * insertion may leave a gap; a number is given again only if its row was deleted, or
+ * rolled back, at the end.
  *
  * Locking protocol: from the look at the index until the row stands in it, the
  * backend holds an advisory lock on (table, run): not on the objects themselves,

@@ -75,6 +75,8 @@ rt_status_insert(RtRow *row, const RtStatusColumns *c, const char *default_lifec
 
 	rt_row_set(row, c->phase, rt_phase_datum(phase));
 	rt_row_default(row, c->attempt, Int32GetDatum(1));
+	if (DatumGetInt32(rt_row_get(row, c->attempt)) < 1)
+		rt_row_violation(row, c->attempt, "Attempts are counted from 1.");
 	rt_row_default(row, c->created_at, now);
 	rt_row_default(row, c->updated_at, now);
 	if (phase == RT_ACTIVE)
@@ -89,6 +91,8 @@ rt_status_insert(RtRow *row, const RtStatusColumns *c, const char *default_lifec
 		rt_row_default(row, c->finished_at, now);
 		if (rt_row_isnull(row, c->duration_ms) || !service)
 			set_duration(row, c);
+		else if (DatumGetInt64(rt_row_get(row, c->duration_ms)) < 0)
+			rt_row_violation(row, c->duration_ms, "A duration cannot be negative.");
 	}
 	return phase;
 }
@@ -174,6 +178,12 @@ rt_status_update(RtRow *row, const RtStatusColumns *c, const char *table, bool f
 	else
 	{
 		move = RT_PHASE_IS_OPEN(lifecycle->states[from].phase) ? RT_MOVE_FINISH : RT_MOVE_LATE;
+		if (move == RT_MOVE_LATE)
+		{
+			/* why it ended the first time is in the history */
+			clear_attempt(row, c->error);
+			clear_attempt(row, c->error_detail);
+		}
 		rt_row_set(row, c->finished_at, now);
 		set_duration(row, c);
 	}

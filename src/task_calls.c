@@ -48,7 +48,13 @@ run_tracker_start_task(PG_FUNCTION_ARGS)
 	static RtPlan update = {"UPDATE run_tracker.tasks SET status = $2 WHERE task_id = $1",
 							2,
 							{UUIDOID, TEXTOID}};
-	RtMoveCall call = {RT_tasks, "task", &find_task, &update, {RT_ACTIVE}, 1, false, (Datum) 0, 2};
+	RtMoveCall call = {.table = RT_tasks,
+					   .word = "task",
+					   .find = &find_task,
+					   .update = &update,
+					   .wanted = {RT_ACTIVE},
+					   .nwanted = 1,
+					   .attempt_arg = 2};
 
 	if (!PG_ARGISNULL(1))
 		call.status = PG_GETARG_DATUM(1);
@@ -80,8 +86,13 @@ run_tracker_complete_task(PG_FUNCTION_ARGS)
 		 16,
 		 {UUIDOID, TEXTOID, TEXTOID, INT8OID, INT8OID, NUMERICOID, INT8OID, JSONBOID, INT8OID,
 		  INT8OID, INT8OID, INT8OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID}};
-	RtMoveCall call = {RT_tasks, "task", &find_task, &update, {RT_SUCCEEDED},
-					   1,		 false,	 (Datum) 0,	 15};
+	RtMoveCall call = {.table = RT_tasks,
+					   .word = "task",
+					   .find = &find_task,
+					   .update = &update,
+					   .wanted = {RT_SUCCEEDED},
+					   .nwanted = 1,
+					   .attempt_arg = 15};
 
 	PG_RETURN_BOOL(rt_call_move(fcinfo, &call, &fcinfo->args[1], 14));
 }
@@ -100,7 +111,13 @@ run_tracker_fail_task(PG_FUNCTION_ARGS)
 		 "cost = COALESCE($7, cost) WHERE task_id = $1",
 		 7,
 		 {UUIDOID, TEXTOID, TEXTOID, TEXTOID, INT8OID, INT8OID, NUMERICOID}};
-	RtMoveCall call = {RT_tasks, "task", &find_task, &update, {RT_FAILED}, 1, false, (Datum) 0, 6};
+	RtMoveCall call = {.table = RT_tasks,
+					   .word = "task",
+					   .find = &find_task,
+					   .update = &update,
+					   .wanted = {RT_FAILED},
+					   .nwanted = 1,
+					   .attempt_arg = 6};
 
 	PG_RETURN_BOOL(rt_call_move(fcinfo, &call, &fcinfo->args[1], 5));
 }
@@ -113,8 +130,13 @@ run_tracker_cancel_task(PG_FUNCTION_ARGS)
 							"WHERE task_id = $1",
 							3,
 							{UUIDOID, TEXTOID, TEXTOID}};
-	RtMoveCall call = {RT_tasks, "task", &find_task, &update, {RT_CANCELLED},
-					   1,		 false,	 (Datum) 0,	 2};
+	RtMoveCall call = {.table = RT_tasks,
+					   .word = "task",
+					   .find = &find_task,
+					   .update = &update,
+					   .wanted = {RT_CANCELLED},
+					   .nwanted = 1,
+					   .attempt_arg = 2};
 
 	PG_RETURN_BOOL(rt_call_move(fcinfo, &call, &fcinfo->args[1], 1));
 }

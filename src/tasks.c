@@ -20,6 +20,7 @@
 #include "executor/executor.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
@@ -44,6 +45,7 @@ typedef struct Closing
 	const pg_uuid_t *run_ids;
 	int nruns;
 	RtPhase phase;
+	char *actor; /* who ends the runs, while the owner of the tables acts */
 } Closing;
 
 static Closing closing;
@@ -236,18 +238,22 @@ run_tracker_tasks_before(PG_FUNCTION_ARGS)
 	}
 	else
 	{
+		AttrNumber run_id = RT_ATT(t, tasks, run_id);
+		bool moved = rt_row_differs(&row, run_id);
 		bool forced = close_with_run(&row, &c);
 		RtMove move;
 
 		check_values(&row);
+		if (moved)
+			rt_run_adopt(&row, run_id, RT_ATT(t, tasks, user_id));
 		move = rt_status_update(&row, &c, "task", forced);
 		if (move == RT_MOVE_RETRY)
 			clear_last_call(&row);
 		else
 			note_first_token(&row);
-		if ((move == RT_MOVE_RETRY || rt_row_differs(&row, RT_ATT(t, tasks, run_id))) &&
+		if ((move == RT_MOVE_RETRY || moved) &&
 			RT_PHASE_IS_OPEN(rt_phase_decode(rt_row_get(&row, c.phase))))
-			rt_run_require_open(DatumGetUUIDP(rt_row_get(&row, RT_ATT(t, tasks, run_id))), true);
+			rt_run_require_open(DatumGetUUIDP(rt_row_get(&row, run_id)), true);
 	}
 	set_total_tokens(&row);
 	return rt_row_end(&row);
@@ -392,7 +398,7 @@ record_transitions(TriggerData *trigdata, const RtTable *t)
 		transition->since = old->since;
 	}
 	ExecDropSingleTupleTableSlot(slot);
-	rt_transitions_write(transitions, n);
+	rt_transitions_write(transitions, n, closing.nruns > 0 ? closing.actor : NULL);
 	hash_destroy(tasks);
 }
 
@@ -462,6 +468,58 @@ has_open_tasks(Relation totals, const RtTable *t, const pg_uuid_t *run_id, Snaps
 	return open != 0;
 }
 
+/* Wait for those who are changing rows of a run in a table, without locking anything. */
+static void
+wait_for_writers_in(RtTableId id, Datum run_id)
+{
+	Relation rel = table_open(rt_table(id)->relid, AccessShareLock);
+	TransactionId writer;
+
+	do
+	{
+		SnapshotData dirty;
+		RtProbe probe;
+		ItemPointerData tid;
+
+		InitDirtySnapshot(dirty);
+		writer = InvalidTransactionId;
+		rt_probe_begin(&probe, rel, run_id, &dirty);
+		while (!TransactionIdIsValid(writer) && rt_probe_next(&probe, ForwardScanDirection))
+		{
+			/* set for a version that a transaction in progress is about to replace */
+			writer = dirty.xmax;
+			tid = probe.slot->tts_tid;
+		}
+		rt_probe_end(&probe);
+		if (TransactionIdIsValid(writer))
+			XactLockTableWait(writer, rel, &tid, XLTW_Update);
+	} while (TransactionIdIsValid(writer));
+	table_close(rel, NoLock);
+}
+
+/*
+ * Wait for the transactions that are marking a run as alive or, if it is about to end,
+ * changing its open tasks.  Called before the run is locked: waiting for them afterwards
+ * would deadlock with those that go on to change the run itself, as they do when the last
+ * task is completed.  What begins in between is left to the deadlock detector.
+ */
+void
+rt_tasks_wait_for_writers(const pg_uuid_t *run_id, bool ending)
+{
+	if (ending)
+	{
+		Relation totals = table_open(rt_table(RT_run_totals)->relid, AccessShareLock);
+		Snapshot snapshot = rt_latest_snapshot();
+		bool open = has_open_tasks(totals, rt_table(RT_run_totals), run_id, snapshot);
+
+		UnregisterSnapshot(snapshot);
+		table_close(totals, NoLock);
+		if (open)
+			wait_for_writers_in(RT_tasks, UUIDPGetDatum(run_id));
+	}
+	wait_for_writers_in(RT_open_runs, UUIDPGetDatum(run_id));
+}
+
 /*
  * Update the open tasks of runs; tasks_before ends them.  As the owner of the table.
  */
@@ -481,6 +539,8 @@ close_tasks(const pg_uuid_t *run_ids, int n, RtPhase phase, Snapshot snapshot)
 	arg = PointerGetDatum(construct_array(ids, n, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR));
 
 	SPI_connect();
+	saved = closing;
+	closing.actor = rt_identity_actor();
 	rt_owner_enter(&save, tasks);
 	if (plan == NULL)
 	{
@@ -498,7 +558,6 @@ close_tasks(const pg_uuid_t *run_ids, int n, RtPhase phase, Snapshot snapshot)
 		SPI_keepplan(plan);
 	}
 
-	saved = closing;
 	closing.run_ids = run_ids;
 	closing.nruns = n;
 	closing.phase = phase;

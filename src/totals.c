@@ -335,28 +335,3 @@ rt_totals_apply(RtDelta **deltas, int n)
 	ExecDropSingleTupleTableSlot(row);
 	rt_writer_close(&writer);
 }
-
-/* Delete the totals of runs that are gone. */
-void
-rt_totals_delete(const pg_uuid_t *run_ids, int n)
-{
-	RtWriter writer;
-	Snapshot snapshot;
-
-	rt_writer_open(&writer, RT_run_totals);
-	snapshot = rt_latest_snapshot();
-	for (int i = 0; i < n; i++)
-	{
-		RtProbe probe;
-
-		rt_probe_begin(&probe, writer.rel, UUIDPGetDatum(&run_ids[i]), snapshot);
-		while (rt_probe_next(&probe, ForwardScanDirection))
-		{
-			if (rt_row_lock(writer.rel, probe.slot, snapshot, LockTupleExclusive, true))
-				rt_writer_delete(&writer, probe.slot);
-		}
-		rt_probe_end(&probe);
-	}
-	UnregisterSnapshot(snapshot);
-	rt_writer_close(&writer);
-}

@@ -38,7 +38,6 @@ typedef struct RtDelta
 extern void rt_totals_init(void);
 extern void rt_totals_create(const pg_uuid_t *run_ids, const Datum *user_ids, int n);
 extern void rt_totals_apply(RtDelta **deltas, int n);
-extern void rt_totals_delete(const pg_uuid_t *run_ids, int n);
 
 /* fold.c */
 typedef struct RtFold RtFold;

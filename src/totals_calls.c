@@ -33,7 +33,9 @@ static const struct
 	RtTableId table;
 	const char *sql;
 } truncations[] = {
-	{RT_runs, "TRUNCATE run_tracker.run_totals, run_tracker.open_runs"},
+	/* not TRUNCATE: the statement may name these tables, too */
+	{RT_runs, "WITH t AS (DELETE FROM run_tracker.run_totals), "
+			  "o AS (DELETE FROM run_tracker.open_runs) DELETE FROM run_tracker.transitions"},
 	{RT_tasks,
 	 "UPDATE run_tracker.run_totals SET task_count = 0, failed_task_count = 0, "
 	 "open_task_count = 0, input_tokens = 0, output_tokens = 0, total_tokens = 0, total_cost = 0 "

@@ -45,19 +45,19 @@ last_transition(RtWriter *writer, Datum run_id, TimestampTz fallback)
 	return result;
 }
 
-/* Append transitions to the history. */
+/* Append transitions to the history; the actor is the caller, unless one is given. */
 void
-rt_transitions_write(const RtTransition *transitions, int n)
+rt_transitions_write(const RtTransition *transitions, int n, const char *actor)
 {
 	RtWriter writer;
-	Datum actor;
+	Datum actor_text;
 	TimestampTz now = GetCurrentTimestamp();
 
 	if (n == 0)
 		return;
 
 	/* before the writer becomes the owner */
-	actor = CStringGetTextDatum(rt_identity_actor());
+	actor_text = CStringGetTextDatum(actor ? actor : rt_identity_actor());
 
 	rt_writer_open(&writer, RT_transitions);
 	for (int i = 0; i < n; i++)
@@ -79,7 +79,7 @@ rt_transitions_write(const RtTransition *transitions, int n)
 		rt_writer_set(&writer, RT_ATT(t, transitions, to_status), transition->to, false);
 		rt_writer_set(&writer, RT_ATT(t, transitions, attempt), Int32GetDatum(transition->attempt),
 					  false);
-		rt_writer_set(&writer, RT_ATT(t, transitions, actor), actor, false);
+		rt_writer_set(&writer, RT_ATT(t, transitions, actor), actor_text, false);
 		rt_writer_set(&writer, RT_ATT(t, transitions, reason), transition->reason,
 					  transition->reason == (Datum) 0);
 		rt_writer_set(&writer, RT_ATT(t, transitions, state_ms),

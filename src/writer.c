@@ -13,6 +13,10 @@
  * their owner, from rt_writer_open() to rt_writer_close().  If an error gets in
  * between, the abort of the (sub)transaction restores the user.
  *
+ * These tables have no foreign key to runs: checking it would wait for whoever is about
+ * to end the run, while the writer holds rows that the end of the run waits for.  The
+ * trigger on runs deletes their rows.
+ *
  * Memory: all of a writer lives in the context that was current when it was
  * opened, and goes with rt_writer_close().
  *
@@ -194,6 +198,31 @@ rt_writer_delete(RtWriter *writer, TupleTableSlot *old)
 	writer->estate->es_snapshot = GetActiveSnapshot();
 	ExecSimpleRelationDelete(writer->rri, writer->estate, &epqstate, old);
 	EvalPlanQualEnd(&epqstate);
+}
+
+/* Delete the rows of runs that are gone from a table whose primary key begins with run_id. */
+void
+rt_writer_delete_runs(RtTableId id, const pg_uuid_t *run_ids, int n)
+{
+	RtWriter writer;
+	Snapshot snapshot;
+
+	rt_writer_open(&writer, id);
+	snapshot = rt_latest_snapshot();
+	for (int i = 0; i < n; i++)
+	{
+		RtProbe probe;
+
+		rt_probe_begin(&probe, writer.rel, UUIDPGetDatum(&run_ids[i]), snapshot);
+		while (rt_probe_next(&probe, ForwardScanDirection))
+		{
+			if (rt_row_lock(writer.rel, probe.slot, snapshot, LockTupleExclusive, true))
+				rt_writer_delete(&writer, probe.slot);
+		}
+		rt_probe_end(&probe);
+	}
+	UnregisterSnapshot(snapshot);
+	rt_writer_close(&writer);
 }
 
 /*

@@ -39,6 +39,7 @@ extern void rt_writer_set(RtWriter *writer, AttrNumber att, Datum value, bool is
 extern void rt_writer_insert(RtWriter *writer);
 extern void rt_writer_update(RtWriter *writer, TupleTableSlot *old);
 extern void rt_writer_delete(RtWriter *writer, TupleTableSlot *old);
+extern void rt_writer_delete_runs(RtTableId id, const pg_uuid_t *run_ids, int n);
 extern bool rt_row_lock(Relation rel, TupleTableSlot *slot, Snapshot snapshot, LockTupleMode mode,
 						bool wait);
 extern Snapshot rt_latest_snapshot(void);

@@ -1,0 +1,5 @@
+CREATE EXTENSION run_tracker;
+\set ECHO none
+CREATE ROLE demo_app LOGIN PASSWORD :'password';
+\set ECHO queries
+SELECT run_tracker.grant_client('demo_app');

@@ -1,0 +1,416 @@
+# What the tests that start servers share: a server, a database full of all kinds of data, a description of everything
+# in it that a dump has to bring back, and the invariants of the bookkeeping.
+package RunTracker;
+
+use strict;
+use warnings;
+
+use Exporter 'import';
+use IPC::Run;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+our @EXPORT = qw(new_server run_cmd same invariants_hold fill_database fingerprint works log_errors);
+
+# A new server, started. Options: conf => lines for postgresql.conf, start => 0.
+sub new_server
+{
+	my ($name, %options) = @_;
+	my $node = PostgreSQL::Test::Cluster->new($name);
+
+	$node->init(extra => [ '--locale=C', '--encoding=UTF8' ]);
+	$node->append_conf('postgresql.conf', <<'CONF');
+wal_level = logical
+max_prepared_transactions = 4
+max_connections = 50
+autovacuum_naptime = 1s
+log_line_prefix = '%m [%p] %a %e '
+CONF
+	$node->append_conf('postgresql.conf', $options{conf}) if $options{conf};
+	$node->start if $options{start} // 1;
+	return $node;
+}
+
+# Runs a program against a server. In list context: whether it succeeded, its output, its error output.
+sub run_cmd
+{
+	my ($node, $command, $input) = @_;
+	my ($out, $err) = ('', '');
+
+	local %ENV = %ENV;
+	$ENV{PGHOST} = $node->host;
+	$ENV{PGPORT} = $node->port;
+	my $ok = IPC::Run::run($command, '<', \($input // ''), '>', \$out, '2>', \$err);
+	return wantarray ? ($ok, $out, $err) : $ok;
+}
+
+# Are two long texts the same? Shows the lines that differ, not the texts.
+sub same
+{
+	my ($got, $expected, $name) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+
+	return pass($name) if $got eq $expected && $got ne '';
+	my %got = map { $_ => 1 } split /\n/, $got;
+	my %expected = map { $_ => 1 } split /\n/, $expected;
+	my @differences = (
+		(map { "- $_" } grep { !$got{$_} } split /\n/, $expected),
+		(map { "+ $_" } grep { !$expected{$_} } split /\n/, $got));
+	fail($name);
+	push @differences, 'only the order of lines differs' unless @differences;
+	diag(join "\n", (map { substr($_, 0, 500) } @differences > 20 ? @differences[ 0 .. 19 ] : @differences));
+	return 0;
+}
+
+# What must hold at any moment, in any snapshot. The totals are computed here in another way than in check_totals(),
+# which is compared with it. Returns one row for each violation.
+our $INVARIANTS = <<'SQL';
+WITH total AS (
+    SELECT run_id, sum(task_count) AS c1, sum(failed_task_count) AS c2, sum(open_task_count) AS c3,
+           sum(input_tokens) AS c4, sum(output_tokens) AS c5, sum(total_tokens) AS c6, sum(total_cost) AS c7,
+           sum(message_count) AS c8, sum(error_count) AS c9
+    FROM run_tracker.run_totals GROUP BY run_id
+), truth AS (
+    SELECT r.run_id, t.*, m.*, l.*
+    FROM run_tracker.runs r,
+         LATERAL (SELECT COALESCE(sum((t.phase = 'succeeded')::int), 0) AS c1,
+                         COALESCE(sum((t.phase = ANY ('{failed,timed_out}'))::int), 0) AS c2,
+                         COALESCE(sum((t.finished_at IS NULL)::int), 0) AS c3,
+                         COALESCE(sum(CASE WHEN t.finished_at IS NOT NULL THEN t.input_tokens END), 0) AS c4,
+                         COALESCE(sum(CASE WHEN t.finished_at IS NOT NULL THEN t.output_tokens END), 0) AS c5,
+                         COALESCE(sum(CASE WHEN t.finished_at IS NOT NULL THEN t.total_tokens END), 0) AS c6,
+                         COALESCE(sum(CASE WHEN t.finished_at IS NOT NULL THEN t.cost END), 0) AS c7
+                  FROM run_tracker.tasks t WHERE t.run_id = r.run_id) t,
+         LATERAL (SELECT count(*) AS c8 FROM run_tracker.messages m WHERE m.run_id = r.run_id) m,
+         LATERAL (SELECT count(*) AS c9 FROM run_tracker.logs l
+                  WHERE l.run_id = r.run_id AND l.level = ANY ('{ERROR,CRITICAL}')) l
+), history AS (
+    SELECT run_id, seq, from_status, to_status, attempt,
+           lag(to_status) OVER w AS previous, lead(seq) OVER w IS NULL AS is_last
+    FROM run_tracker.transitions WHERE task_id IS NULL WINDOW w AS (PARTITION BY run_id ORDER BY seq)
+), open_run AS (
+    SELECT run_id, user_id, lifecycle, kind, phase, priority, worker, attempt FROM run_tracker.open_runs
+), expected_open_run AS (
+    SELECT run_id, user_id, lifecycle, kind, phase, priority, worker, attempt FROM run_tracker.runs
+    WHERE finished_at IS NULL
+)
+SELECT format('totals of %s: %s instead of %s', run_id, to_jsonb(a), to_jsonb(b))
+FROM total a FULL JOIN truth b USING (run_id)
+-- totals that are all zero may be missing, but those of a run that is gone may not be there
+WHERE b.run_id IS NULL
+   OR (COALESCE(a.c1, 0), COALESCE(a.c2, 0), COALESCE(a.c3, 0), COALESCE(a.c4, 0), COALESCE(a.c5, 0), COALESCE(a.c6, 0),
+       COALESCE(a.c7, 0), COALESCE(a.c8, 0), COALESCE(a.c9, 0))
+      <> (b.c1, b.c2, b.c3, b.c4, b.c5, b.c6, b.c7, b.c8, b.c9)
+UNION ALL
+SELECT 'check_totals() says ' || to_jsonb(c)::text FROM run_tracker.check_totals() c
+UNION ALL
+SELECT 'open task ' || t.task_id || ' in finished run ' || t.run_id
+FROM run_tracker.tasks t JOIN run_tracker.runs r USING (run_id)
+WHERE t.finished_at IS NULL AND r.finished_at IS NOT NULL
+UNION ALL
+(SELECT 'only in open_runs: ' || o::text FROM open_run o EXCEPT ALL SELECT 'only in open_runs: ' || e::text FROM expected_open_run e)
+UNION ALL
+(SELECT 'not in open_runs: ' || e::text FROM expected_open_run e EXCEPT ALL SELECT 'not in open_runs: ' || o::text FROM open_run o)
+UNION ALL
+SELECT 'history of ' || run_id || ' has a gap before ' || seq FROM history WHERE previous <> from_status
+UNION ALL
+SELECT 'history of ' || run_id || ' ends with ' || h.to_status || ' ' || h.attempt || ', the run has ' || r.status || ' ' || r.attempt
+FROM history h JOIN run_tracker.runs r USING (run_id)
+WHERE h.is_last AND (h.to_status, h.attempt) <> (r.status, r.attempt)
+UNION ALL
+SELECT 'task ' || t.task_id || ' belongs to ' || t.user_id FROM run_tracker.tasks t JOIN run_tracker.runs r USING (run_id)
+WHERE t.user_id <> r.user_id
+SQL
+
+sub invariants_hold
+{
+	my ($node, $db, $name) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+
+	my $broken = $node->safe_psql($db, $INVARIANTS);
+	my @broken = split /\n/, $broken;
+	is(scalar(@broken), 0, $name);
+	diag(join "\n", @broken > 10 ? @broken[ 0 .. 9 ] : @broken) if @broken;
+	return !@broken;
+}
+
+# Lines of the server's log from a position on with ERROR, FATAL or PANIC, except those with the given SQLSTATEs.
+# Needs log_line_prefix = '%m [%p] %a %e ' or the like, with the SQLSTATE before the severity.
+sub log_errors
+{
+	my ($node, $from, @allowed) = @_;
+	my $log = substr(slurp_file($node->logfile), $from);
+	my $allowed = join '|', @allowed, 'none';
+
+	return grep { /\b(ERROR|FATAL|PANIC|TRAP):|terminated by signal/ && !/ ($allowed) (ERROR|FATAL):/ } split /\n/, $log;
+}
+
+# A database with everything that a dump can lose: runs in all states, with all kinds of children and values, several
+# slots of totals, and what a user adds to tables that are his. Roles app_* are created in the server if need be.
+sub fill_database
+{
+	my ($node, $db, %options) = @_;
+
+	$node->safe_psql('postgres', <<'SQL');
+DO $$
+DECLARE
+    role text;
+BEGIN
+    FOREACH role IN ARRAY '{app_client,app_reader,app_service,app_auditor,app_tables}'::text[] LOOP
+        IF to_regrole(role) IS NULL THEN
+            EXECUTE format('CREATE ROLE %I', role);
+        END IF;
+    END LOOP;
+END
+$$;
+SQL
+	$node->safe_psql('postgres', "CREATE DATABASE \"$db\" TEMPLATE template0");
+	$node->safe_psql($db, 'CREATE EXTENSION run_tracker');
+	add_user_objects($node, $db);
+	$node->safe_psql($db, q{SELECT run_tracker.set_owner('app_tables')}) if $options{set_owner};
+	$node->safe_psql($db, <<'SQL');
+SELECT run_tracker.define_lifecycle('app', '{"initial": "new", "timeout": "5 minutes", "states": {
+    "new":    {"phase": "queued", "next": ["asking", "done", "broken"]},
+    "asking": {"phase": "waiting", "next": ["done", "broken", "new"]},
+    "done":   {"phase": "succeeded"},
+    "broken": {"phase": "failed", "next": ["new", "done"]}}}');
+
+CREATE FUNCTION pg_temp.id(kind int, n int) RETURNS uuid LANGUAGE sql IMMUTABLE AS
+$$ SELECT ('00000000-0000-7000-800' || kind || '-' || lpad(to_hex(n), 12, '0'))::uuid $$;
+
+-- Children before their parents, too.
+INSERT INTO run_tracker.runs (run_id, user_id, lifecycle, kind, name, parent_run_id, priority, scheduled_at, inputs,
+    settings, variables, plan, metadata, max_attempts, timeout, max_duration, worker, workflow_id, session_id, subject_id)
+SELECT pg_temp.id(0, n), CASE WHEN n % 17 = 0 THEN '' ELSE 'user ' || n % 5 END,
+       CASE n % 9 WHEN 7 THEN 'app' WHEN 8 THEN 'conversation' ELSE 'run' END,
+       CASE WHEN n % 3 = 0 THEN E'kind\t' || n % 7 END,
+       CASE WHEN n % 4 = 0 THEN E'it''s "run" \\ ' || n || E'\nsecond line, Ünïcødé, \\N, ' || repeat('x', n) END,
+       CASE WHEN n % 6 = 0 THEN pg_temp.id(0, 1 + (n * 7) % 300) END, n % 4,
+       CASE WHEN n % 8 = 0 THEN timestamptz '2031-02-03 04:05:06.789012+00' + n * interval '1 hour' END,
+       jsonb_build_object('n', n, 'text', E'a\\b"c'), CASE WHEN n % 2 = 0 THEN '{"temperature": 0.70}'::jsonb END, '{}', '[1, null]',
+       '{"a": {"b": [1e100]}}', 1 + n % 3, CASE WHEN n % 5 = 0 THEN interval '1 month 2 days 3.000004 s' END,
+       CASE WHEN n % 10 = 0 THEN interval '1 day' END, CASE WHEN n % 3 = 1 THEN 'worker ' || n % 4 END,
+       'workflow', 'session', 'subject ' || n
+FROM generate_series(300, 1, -1) n;
+
+INSERT INTO run_tracker.tasks (run_id, task_id, name, request, operation, provider, model, metadata, parent_task_id)
+SELECT pg_temp.id(0, 1 + n % 300), pg_temp.id(1, n), 'task ' || n, '{"prompt": "?"}', 'chat', 'acme', 'm' || n % 3, '{}',
+       CASE WHEN n % 5 = 0 THEN pg_temp.id(1, n - 1) END
+FROM generate_series(1, 2000) n;
+
+INSERT INTO run_tracker.messages (run_id, role, content, parts, name)
+SELECT pg_temp.id(0, 1 + n % 200), CASE WHEN n % 3 = 0 THEN 'assistant' ELSE 'user' END,
+       CASE WHEN n % 7 > 0 THEN E'  message\n' || n END, CASE WHEN n % 7 = 0 THEN '[{"type": "image"}]'::jsonb END,
+       CASE WHEN n % 11 = 0 THEN 'tool' END
+FROM generate_series(1, 700) n;
+INSERT INTO run_tracker.logs (run_id, level, message, details)
+SELECT pg_temp.id(0, 1 + n % 150), (ARRAY['DEBUG', 'INFO', 'WARNING', 'ERROR', 'CRITICAL'])[1 + n % 5],
+       'line ' || n, '"text"' FROM generate_series(1, 500) n;
+
+SET run_tracker.task_transitions = on;
+UPDATE run_tracker.tasks SET status = 'running' WHERE name ~ '[2468]$';
+UPDATE run_tracker.tasks
+SET status = CASE WHEN name ~ '[12]$' THEN 'failed' WHEN name ~ '3$' THEN 'cancelled' WHEN name ~ '4$' THEN 'timeout' ELSE 'completed' END,
+    response = repeat(name || E'\t', 50), input_tokens = length(name) * 1000, output_tokens = 77, reasoning_output_tokens = 7,
+    cost = 0.0000000000000000012345 * length(name) + 1.500, error = CASE WHEN name ~ '[1234]$' THEN 'no' END, result = '[{}]'
+WHERE name ~ '[12345]$';
+UPDATE run_tracker.tasks SET status = 'pending' WHERE name ~ '21$';
+-- a huge value, out of line
+UPDATE run_tracker.tasks SET result = (SELECT jsonb_agg(md5(i::text)) FROM generate_series(1, 3000) i) WHERE name = 'task 7';
+
+UPDATE run_tracker.runs SET status = 'running' WHERE lifecycle = 'run' AND right(run_id::text, 1) IN ('1', '2', '3', '4', '5', '9');
+UPDATE run_tracker.runs SET status = 'paused' WHERE lifecycle = 'run' AND right(run_id::text, 1) = '2';
+UPDATE run_tracker.runs SET status = 'completed', result = '{"answer": 42}', progress = 100, reflections = '["fine"]', metrics = '{"m": 1.10}'
+WHERE lifecycle IN ('run', 'conversation') AND right(run_id::text, 1) IN ('3', 'a');
+UPDATE run_tracker.runs SET status = 'failed', error = 'broken', error_detail = E'stack\ntrace' WHERE lifecycle = 'run' AND right(run_id::text, 1) IN ('4', '8', 'b');
+UPDATE run_tracker.runs SET status = 'cancelled' WHERE lifecycle = 'run' AND right(run_id::text, 1) IN ('5', 'c');
+UPDATE run_tracker.runs SET status = 'timeout' WHERE lifecycle = 'run' AND right(run_id::text, 1) IN ('9', 'd');
+UPDATE run_tracker.runs SET status = 'pending' WHERE lifecycle = 'run' AND right(run_id::text, 2) IN ('08', '1c', '4d');
+UPDATE run_tracker.runs SET status = 'asking' WHERE lifecycle = 'app' AND right(run_id::text, 1) IN ('1', '2', '3');
+UPDATE run_tracker.runs SET status = 'done' WHERE lifecycle = 'app' AND right(run_id::text, 1) IN ('3', '4');
+DELETE FROM run_tracker.runs WHERE right(run_id::text, 2) = '7b';
+DELETE FROM run_tracker.messages WHERE seq = 2 AND right(run_id::text, 1) = '6';
+-- finished long ago, as a fact
+INSERT INTO run_tracker.runs (run_id, user_id, status, created_at, started_at, finished_at, attempt)
+VALUES (pg_temp.id(2, 1), 'user 1', 'completed', '2001-01-01', '2001-01-01 00:00:01.5', '2001-01-02', 3);
+INSERT INTO run_tracker.tasks (run_id, task_id, status, input_tokens, cost, finished_at, created_at)
+VALUES (pg_temp.id(2, 1), pg_temp.id(3, 1), 'completed', 9007199254740993, 1e30, '2001-01-02', '2001-01-01');
+
+INSERT INTO app.item (run_id, note) SELECT run_id, left(name, 10) FROM run_tracker.runs WHERE kind IS NOT NULL;
+DELETE FROM app.item WHERE id % 3 = 0;
+SELECT setval('app.item_id_seq', 5000, false);
+
+-- somebody else is writing to a run: that makes a slot
+INSERT INTO run_tracker.runs (run_id, user_id) VALUES (pg_temp.id(4, 1), 'user 2');
+INSERT INTO run_tracker.tasks (run_id, task_id) SELECT pg_temp.id(4, 1), pg_temp.id(5, n) FROM generate_series(1, 5) n;
+BEGIN;
+SELECT run_tracker.complete_task(pg_temp.id(5, 1), input_tokens => 10, cost => 1);
+PREPARE TRANSACTION 'a';
+BEGIN;
+SELECT run_tracker.complete_task(pg_temp.id(5, 2), input_tokens => 20, cost => 2);
+PREPARE TRANSACTION 'b';
+SELECT run_tracker.complete_task(pg_temp.id(5, 3), input_tokens => 40, cost => 4);
+COMMIT PREPARED 'a';
+COMMIT PREPARED 'b';
+
+SQL
+	add_grants($node, $db);
+	return;
+}
+
+# What users do to tables that are theirs; also for a database into which only data will be restored.
+sub add_user_objects
+{
+	my ($node, $db) = @_;
+
+	$node->safe_psql($db, <<'SQL');
+CREATE SCHEMA app;
+CREATE TABLE app.item (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    run_id uuid REFERENCES run_tracker.runs ON DELETE SET NULL,
+    note text);
+CREATE TABLE app.change (id bigserial PRIMARY KEY, run_id uuid, status text);
+CREATE FUNCTION app.note_change() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS
+$$ BEGIN INSERT INTO app.change (run_id, status) VALUES (NEW.run_id, NEW.status); RETURN NULL; END $$;
+
+ALTER TABLE run_tracker.runs ADD COLUMN team text DEFAULT 'blue', ADD COLUMN ticket bigint GENERATED BY DEFAULT AS IDENTITY,
+    ADD COLUMN title text GENERATED ALWAYS AS (left(name, 5)) STORED, ADD COLUMN gone int;
+ALTER TABLE run_tracker.runs DROP COLUMN gone;
+ALTER TABLE run_tracker.runs ADD CONSTRAINT app_team CHECK (team <> '');
+COMMENT ON COLUMN run_tracker.runs.team IS 'Who''s it?';
+CREATE INDEX app_team ON run_tracker.runs (team, created_at) WHERE team IS NOT NULL;
+CREATE INDEX app_inputs ON run_tracker.runs USING gin (inputs);
+CREATE POLICY app_auditors ON run_tracker.runs FOR SELECT TO app_auditor, app_reader USING (team = 'blue');
+COMMENT ON POLICY app_auditors ON run_tracker.runs IS 'Auditors';
+CREATE TRIGGER app_change AFTER UPDATE OF status ON run_tracker.runs FOR EACH ROW
+    WHEN (OLD.status IS DISTINCT FROM NEW.status) EXECUTE FUNCTION app.note_change();
+ALTER TABLE run_tracker.runs ENABLE ALWAYS TRIGGER app_change;
+ALTER TABLE run_tracker.tasks REPLICA IDENTITY FULL;
+ALTER TABLE run_tracker.messages SET (fillfactor = 90);
+ALTER TABLE run_tracker.messages ALTER COLUMN content SET STORAGE EXTERNAL;
+ALTER TABLE run_tracker.logs FORCE ROW LEVEL SECURITY;
+CREATE STATISTICS run_tracker.app_statistics ON kind, status FROM run_tracker.runs;
+CREATE VIEW app.spending AS SELECT user_id, sum(total_cost) AS cost FROM run_tracker.run_summary GROUP BY user_id;
+CREATE PUBLICATION app_publication FOR TABLE run_tracker.runs, run_tracker.tasks, run_tracker.run_totals, app.item;
+SQL
+	return;
+}
+
+# Privileges are no data either.
+sub add_grants
+{
+	my ($node, $db) = @_;
+
+	$node->safe_psql($db, <<'SQL');
+SELECT run_tracker.grant_client('app_client');
+SELECT run_tracker.grant_reader('app_reader');
+SELECT run_tracker.grant_service('app_service');
+GRANT USAGE ON SCHEMA run_tracker TO app_auditor;
+GRANT SELECT (run_id, team), REFERENCES ON run_tracker.runs TO app_auditor WITH GRANT OPTION;
+GRANT EXECUTE ON FUNCTION run_tracker.uuidv7() TO PUBLIC;
+SQL
+	return;
+}
+
+# Everything in the schemas run_tracker and app that a dump has to bring back, as text.
+our $FINGERPRINT = <<'SQL';
+SET TimeZone = 'UTC';
+SET search_path = pg_catalog;
+CREATE FUNCTION pg_temp.acl(acl aclitem[], kind "char", owner oid) RETURNS text LANGUAGE sql AS
+$$ SELECT string_agg(format('%s=%s%s/%s', CASE grantee WHEN 0 THEN 'PUBLIC' ELSE grantee::regrole::text END, privilege_type,
+                            CASE WHEN is_grantable THEN '*' END, grantor::regrole), ' ' ORDER BY grantee::regrole::text COLLATE "C", privilege_type, grantor)
+   FROM aclexplode(COALESCE(acl, acldefault(kind, owner))) $$;
+CREATE TEMP VIEW ours AS SELECT oid, nspname FROM pg_namespace WHERE nspname IN ('run_tracker', 'app');
+
+SELECT 'schema', nspname, nspowner::regrole, pg_temp.acl(nspacl, 'n', nspowner) FROM pg_namespace WHERE nspname IN ('run_tracker', 'app') ORDER BY 2;
+SELECT 'relation', c.oid::regclass, relkind, relowner::regrole, relrowsecurity, relforcerowsecurity, relreplident, reloptions,
+       obj_description(c.oid, 'pg_class'), pg_temp.acl(relacl, CASE relkind WHEN 'S' THEN 's'::"char" ELSE 'r' END, relowner)
+FROM pg_class c, ours n WHERE n.oid = relnamespace AND relkind <> 'i' ORDER BY c.oid::regclass::text;
+SELECT 'column', attrelid::regclass, row_number() OVER (PARTITION BY attrelid ORDER BY attnum), attname, format_type(atttypid, atttypmod),
+       attnotnull, attidentity, attgenerated, attstorage, pg_get_expr(adbin, adrelid), col_description(attrelid, attnum), pg_temp.acl(attacl, 'c', relowner)
+FROM pg_attribute JOIN pg_class c ON c.oid = attrelid JOIN ours n ON n.oid = relnamespace LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
+WHERE attnum > 0 AND NOT attisdropped AND relkind IN ('r', 'v') ORDER BY attrelid::regclass::text, attnum;
+SELECT 'constraint', conrelid::regclass, conname, convalidated, pg_get_constraintdef(c.oid), obj_description(c.oid, 'pg_constraint')
+FROM pg_constraint c, ours n WHERE n.oid = connamespace ORDER BY conrelid::regclass::text, conname;
+SELECT 'index', indexdef FROM pg_indexes WHERE schemaname IN (SELECT nspname FROM ours) ORDER BY indexdef;
+SELECT 'statistics', pg_get_statisticsobjdef(s.oid) FROM pg_statistic_ext s, ours n WHERE n.oid = stxnamespace ORDER BY 2;
+SELECT 'trigger', tgenabled, pg_get_triggerdef(t.oid) FROM pg_trigger t, pg_class c, ours n
+WHERE c.oid = tgrelid AND n.oid = relnamespace AND NOT tgisinternal ORDER BY 3;
+SELECT 'foreign key trigger', tgrelid::regclass, tgenabled, count(*) FROM pg_trigger t, pg_class c, ours n
+WHERE c.oid = tgrelid AND n.oid = relnamespace AND tgisinternal GROUP BY 2, 3 ORDER BY tgrelid::regclass::text, 3;
+SELECT 'policy', polrelid::regclass, polname, polcmd, polpermissive, (SELECT string_agg(CASE r WHEN 0 THEN 'PUBLIC' ELSE r::regrole::text END, ',' ORDER BY r::regrole::text) FROM unnest(polroles) r),
+       pg_get_expr(polqual, polrelid), pg_get_expr(polwithcheck, polrelid), obj_description(p.oid, 'pg_policy')
+FROM pg_policy p ORDER BY polrelid::regclass::text, polname;
+SELECT 'view', c.oid::regclass, pg_get_viewdef(c.oid) FROM pg_class c, ours n WHERE n.oid = relnamespace AND relkind = 'v' ORDER BY 2;
+SELECT 'publication', p.* FROM pg_publication_tables p ORDER BY 2, 3, 4;
+SELECT 'function', p.oid::regprocedure, proowner::regrole, prosecdef, proconfig, provolatile, proparallel, obj_description(p.oid, 'pg_proc'),
+       pg_temp.acl(proacl, 'f', proowner) FROM pg_proc p, ours n WHERE n.oid = pronamespace ORDER BY p.oid::regprocedure::text;
+SELECT 'extension', extname, extversion, extnamespace::regnamespace, extowner::regrole FROM pg_extension ORDER BY 2;
+SELECT 'member', i.* FROM pg_depend d, pg_extension e, pg_identify_object(classid, objid, objsubid) i
+WHERE extname = 'run_tracker' AND refclassid = 'pg_extension'::regclass AND refobjid = e.oid AND deptype = 'e' ORDER BY i.identity;
+SELECT format('SELECT ''sequence'', %L, last_value, is_called FROM %s', c.oid::regclass, c.oid::regclass)
+FROM pg_class c, ours n WHERE n.oid = relnamespace AND relkind = 'S' ORDER BY 1 \gexec
+SELECT format('SELECT ''rows'', %L, count(*), md5(string_agg(t::text, E''\n'' ORDER BY t::text COLLATE "C")) FROM %s t', c.oid::regclass, c.oid::regclass)
+FROM pg_class c, ours n WHERE n.oid = relnamespace AND relkind = 'r' ORDER BY 1 \gexec
+SQL
+
+sub fingerprint
+{
+	my ($node, $db) = @_;
+
+	return $node->safe_psql($db, $FINGERPRINT);
+}
+
+# Is the tracker at work in a database made by fill_database()? Changes it.
+sub works
+{
+	my ($node, $db, $name) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+
+	my ($ok, $out, $err) = run_cmd($node, [ 'psql', '-XqAt', '-v', 'ON_ERROR_STOP=1', '-d', $db ], <<'SQL');
+\set run '00000000-0000-7000-8004-000000000001'
+\set task '00000000-0000-7000-8005-000000000004'
+\set VERBOSITY sqlstate
+SELECT task_count, open_task_count, input_tokens, total_cost FROM run_tracker.run_summary WHERE run_id = :'run';
+SELECT run_tracker.complete_task(:'task', response => 'r', input_tokens => 80, cost => 8);
+SELECT task_count, open_task_count, input_tokens, total_cost FROM run_tracker.run_summary WHERE run_id = :'run';
+SELECT run_tracker.add_message(:'run', 'user', 'm'), run_tracker.add_log(:'run', 'm', 'ERROR');
+SELECT run_tracker.complete_run(:'run');
+SELECT status, open_task_count, message_count, error_count, name FROM run_tracker.run_summary WHERE run_id = :'run';
+SELECT count(*), min(from_status), max(to_status) FROM run_tracker.transitions WHERE run_id = :'run' AND task_id IS NULL;
+SELECT count(*) FROM run_tracker.open_runs WHERE run_id = :'run';
+SELECT count(*) FROM app.change WHERE run_id = :'run';
+INSERT INTO run_tracker.runs (user_id) VALUES ('new') RETURNING team, ticket > 300, status;
+INSERT INTO app.item (note) VALUES ('new') RETURNING id;
+\set ON_ERROR_STOP 0
+UPDATE run_tracker.runs SET status = 'running' WHERE run_id = :'run';
+SET ROLE app_reader;
+SELECT count(*) FROM run_tracker.runs WHERE team = 'blue';
+RESET ROLE;
+SET request.jwt.claims = '{"sub": "user 2"}';
+SET ROLE app_client;
+SELECT count(*), count(DISTINCT user_id) FROM run_tracker.tasks WHERE run_id = :'run';
+UPDATE run_tracker.run_totals SET task_count = 0;
+SQL
+	is("$out$err", <<'EXPECTED', $name);
+3|2|70|7
+t
+4|1|150|15
+1|1
+t
+completed|0|1|1|m
+1|pending|completed
+0
+1
+blue|t|pending
+5000
+302
+5|1
+ERROR:  RT001
+ERROR:  42501
+EXPECTED
+	return;
+}
+
+1;

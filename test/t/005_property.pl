@@ -1,0 +1,180 @@
+# Random sequences of operations: after each of them the totals are what the rows add up to, whatever was rolled back in
+# between. The sequences are the same in every run; RUN_TRACKER_SEED adds another one.
+use strict;
+use warnings;
+
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+use RunTracker;
+
+my @seeds = (1 .. 10);
+push @seeds, $ENV{RUN_TRACKER_SEED} if defined $ENV{RUN_TRACKER_SEED};
+my $steps = 300;
+my $runs = 6;
+
+my $node = new_server('property');
+$node->safe_psql('postgres', 'CREATE EXTENSION run_tracker');
+$node->safe_psql('postgres', "CREATE VIEW violation (what) AS $RunTracker::INVARIANTS");
+
+# perl's own generator differs between versions.
+my $state;
+sub random_below
+{
+	my ($n) = @_;
+	$state = ($state * 1103515245 + 12345) % 2147483648;
+	return int($state / 65536) % $n;
+}
+sub one_of { return $_[ random_below(scalar @_) ]; }
+
+sub run_id { return sprintf "'00000000-0000-7000-8000-%012d'", 1 + random_below($runs); }
+my $tasks;
+sub new_task { return sprintf "'00000000-0000-7000-8001-%012d'", ++$tasks; }
+sub task_id
+{
+	# rather the younger ones, most of which are there still
+	my $back = random_below(one_of(3, 10, 40));
+	return sprintf "'00000000-0000-7000-8001-%012d'", $tasks > $back ? $tasks - $back : 1;
+}
+sub amount { return one_of('NULL', 0, 1, 1 + random_below(1000), '9007199254740993'); }
+sub cost { return one_of('NULL', '0', '0.000000000000000000001', random_below(100) . '.10', '123456789012345678901234567890.5'); }
+sub task_status { return one_of(qw(pending running streaming completed completed failed cancelled timeout)); }
+sub run_status { return one_of(qw(pending running paused completed failed cancelled timeout)); }
+
+# user u1 owns the runs with odd numbers
+sub owner { my ($run) = @_; return $run =~ /[13579]'$/ ? "'u1'" : "'u0'"; }
+
+my @operations = (
+	[ 9, sub { my $r = run_id(); "SELECT run_tracker.create_run($r, user_id => " . owner($r) . ')' } ],
+	[ 2, sub { 'SELECT run_tracker.start_run(' . run_id() . ')' } ],
+	[ 1, sub { 'SELECT run_tracker.' . one_of('complete_run', 'fail_run', 'cancel_run') . '(' . run_id() . ')' } ],
+	[ 3, sub { 'SELECT run_tracker.retry_run(' . run_id() . ')' } ],
+	[ 2, sub { sprintf "SELECT run_tracker.transition_run(%s, '%s')", run_id(), run_status() } ],
+	[ 1, sub { sprintf "UPDATE run_tracker.runs SET status = '%s' WHERE run_id IN (%s, %s)", run_status(), run_id(), run_id() } ],
+	[ 1, sub { sprintf "UPDATE run_tracker.runs SET status = 'pending' WHERE finished_at IS NOT NULL" } ],
+	[ 1, sub { sprintf "UPDATE run_tracker.runs SET priority = %d, worker = %s, kind = 'k' WHERE run_id = %s", random_below(3), one_of('NULL', "'w'"), run_id() } ],
+	[ 1, sub { sprintf 'DELETE FROM run_tracker.runs WHERE run_id IN (%s, %s)', run_id(), run_id() } ],
+	[ 12, sub { sprintf 'SELECT run_tracker.create_task(%s, %s)', run_id(), new_task() } ],
+	[ 3, sub { sprintf 'SELECT run_tracker.start_task(%s)', task_id() } ],
+	[ 5, sub { sprintf 'SELECT run_tracker.complete_task(%s, input_tokens => %s, output_tokens => %s, cost => %s)', task_id(), amount(), amount(), cost() } ],
+	[ 2, sub { sprintf 'SELECT run_tracker.fail_task(%s, cost => %s)', task_id(), cost() } ],
+	[ 1, sub { sprintf 'SELECT run_tracker.cancel_task(%s)', task_id() } ],
+	[ 3, sub { sprintf "UPDATE run_tracker.tasks SET status = '%s' WHERE task_id = %s", task_status(), task_id() } ],
+	[ 2, sub { sprintf "UPDATE run_tracker.tasks SET status = '%s' WHERE run_id IN (%s, %s)", task_status(), run_id(), run_id() } ],
+	[ 3, sub { sprintf 'UPDATE run_tracker.tasks SET input_tokens = %s, total_tokens = %s, cost = %s WHERE task_id = %s', amount(), amount(), cost(), task_id() } ],
+	[ 1, sub { sprintf 'UPDATE run_tracker.tasks SET cost = %s, output_tokens = output_tokens', cost() } ],
+	[ 3, sub { my $r = run_id(); sprintf 'UPDATE run_tracker.tasks SET run_id = %s, user_id = %s WHERE task_id IN (%s, %s)', $r, owner($r), task_id(), task_id() } ],
+	[ 1, sub { my $r = run_id(); sprintf "UPDATE run_tracker.tasks SET run_id = %s, user_id = %s, status = 'completed', cost = 1 WHERE run_id = %s", $r, owner($r), run_id() } ],
+	[ 1, sub { sprintf 'UPDATE run_tracker.tasks SET task_id = %s WHERE task_id = %s', new_task(), task_id() } ],
+	[ 2, sub { sprintf 'DELETE FROM run_tracker.tasks WHERE task_id IN (%s, %s)', task_id(), task_id() } ],
+	[ 1, sub { sprintf "DELETE FROM run_tracker.tasks WHERE run_id = %s AND phase = '%s'", run_id(), one_of('succeeded', 'queued') } ],
+	[ 6, sub { sprintf "INSERT INTO run_tracker.tasks (run_id, task_id, status, input_tokens, cost) VALUES (%s, %s, '%s', %s, %s), (%s, %s, DEFAULT, 5, 5)",
+				run_id(), new_task(), task_status(), amount(), cost(), run_id(), new_task() } ],
+	[ 2, sub { sprintf "INSERT INTO run_tracker.tasks (run_id, task_id, status, cost) VALUES (%s, %s, 'completed', 3) ON CONFLICT (task_id) DO UPDATE SET cost = excluded.cost + 1, status = '%s'",
+				run_id(), task_id(), task_status() } ],
+	[ 1, sub { sprintf "INSERT INTO run_tracker.tasks (run_id, task_id) VALUES (%s, %s) ON CONFLICT DO NOTHING", run_id(), task_id() } ],
+	[ 2, sub { sprintf "MERGE INTO run_tracker.tasks t USING (VALUES (%s::uuid, %s::uuid), (%s, %s)) v (r, i) ON t.run_id = v.r AND t.task_id = v.i "
+				. "WHEN MATCHED AND t.phase = 'failed' THEN DELETE WHEN MATCHED THEN UPDATE SET input_tokens = 8 "
+				. "WHEN NOT MATCHED THEN INSERT (run_id, task_id, status, cost) VALUES (v.r, v.i, 'completed', 2)",
+				run_id(), new_task(), run_id(), task_id() } ],
+	[ 1, sub { my ($r, $t) = (run_id(), new_task());
+			"WITH r AS (INSERT INTO run_tracker.runs (run_id, user_id) VALUES ($r, " . owner($r) . ") RETURNING run_id), "
+			  . "l AS (INSERT INTO run_tracker.logs (run_id, level, message) SELECT run_id, 'ERROR', 'm' FROM r) "
+			  . "INSERT INTO run_tracker.tasks (run_id, task_id, status) SELECT run_id, $t, 'failed' FROM r" } ],
+	[ 1, sub { sprintf "WITH gone AS (DELETE FROM run_tracker.tasks WHERE task_id = %s RETURNING *) INSERT INTO run_tracker.tasks (run_id, task_id, status, cost) SELECT run_id, %s, 'failed', cost FROM gone",
+				task_id(), new_task() } ],
+	[ 2, sub { sprintf "SELECT run_tracker.add_message(%s, '%s', 'text')", run_id(), one_of('user', 'assistant') } ],
+	[ 1, sub { sprintf "INSERT INTO run_tracker.messages (run_id, role, content) SELECT %s, 'tool', i::text FROM generate_series(1, 3) i", run_id() } ],
+	[ 1, sub { sprintf 'DELETE FROM run_tracker.messages WHERE run_id = %s AND seq %% 2 = 0', run_id() } ],
+	[ 1, sub { my $r = run_id(); sprintf 'UPDATE run_tracker.messages SET run_id = %s, user_id = %s, seq = seq + 1000 + %d WHERE run_id = %s', $r, owner($r), random_below(100000), run_id() } ],
+	[ 2, sub { sprintf "SELECT run_tracker.add_log(%s, 'line', '%s')", run_id(), one_of(qw(DEBUG ERROR CRITICAL)) } ],
+	[ 1, sub { sprintf "UPDATE run_tracker.logs SET level = '%s' WHERE run_id = %s", one_of(qw(INFO ERROR CRITICAL)), run_id() } ],
+	[ 1, sub { sprintf 'DELETE FROM run_tracker.logs WHERE run_id IN (%s, %s)', run_id(), run_id() } ],
+	[ 1, sub { sprintf "COPY run_tracker.tasks (run_id, task_id, status, cost) FROM PROGRAM \$\$printf '%%s\\t%%s\\tcompleted\\t7\\n' %s %s %s %s\$\$", run_id(), new_task(), run_id(), new_task() } ],
+	[ 1, sub { sprintf "DO \$\$ BEGIN PERFORM run_tracker.complete_task(%s, cost => 1); UPDATE run_tracker.tasks SET cost = 2; RAISE 'no'; EXCEPTION WHEN raise_exception OR no_data_found OR SQLSTATE 'RT001' THEN UPDATE run_tracker.tasks SET cost = 4 WHERE run_id = %s; END \$\$",
+				task_id(), run_id() } ]);
+my @rare = (
+	sub { 'TRUNCATE run_tracker.' . one_of(qw(tasks messages logs)) },
+	sub { 'TRUNCATE run_tracker.runs CASCADE' },
+	sub { 'DELETE FROM run_tracker.runs' },
+	sub { 'SELECT run_tracker.rebuild_totals()' },
+	sub { 'VACUUM run_tracker.run_totals' },
+	sub { 'SET run_tracker.task_transitions = ' . one_of('on', 'off') });
+my @bag = map { my ($weight, $operation) = @$_; ($operation) x $weight } @operations;
+
+# What an operation may be refused with: unknown run or task, transition, run finished, duplicate, no such parent, value
+# out of the range of a total, rebuilding in REPEATABLE READ, VACUUM in a transaction.
+my %allowed = map { $_ => 1 } qw(P0002 RT001 55000 23505 23503 23514 22003 25001 21000);
+
+my %refused;
+for my $seed (@seeds)
+{
+	$state = $seed;
+	$tasks = 1;
+	random_below(2) for 1 .. 10;
+	my @script = ('\set ON_ERROR_ROLLBACK on', '\set VERBOSITY sqlstate', '\pset format unaligned', '\pset tuples_only on', 'SET TimeZone = UTC;',
+		'TRUNCATE run_tracker.runs CASCADE;');
+	my @savepoints;
+	my $in_transaction = 0;
+	my $applied = 0;
+	for my $step (1 .. $steps)
+	{
+		my $sql;
+		my $dice = random_below(100);
+		if (!$in_transaction && $dice < 20)
+		{
+			$sql = 'BEGIN ISOLATION LEVEL ' . one_of('READ COMMITTED', 'REPEATABLE READ', 'SERIALIZABLE');
+			($in_transaction, @savepoints) = (1);
+		}
+		elsif ($in_transaction && $dice < 6)
+		{
+			$sql = one_of('COMMIT', 'COMMIT', 'ROLLBACK');
+			($in_transaction, @savepoints) = (0);
+		}
+		elsif ($in_transaction && $dice < 14)
+		{
+			push @savepoints, "s$step";
+			$sql = "SAVEPOINT s$step";
+		}
+		elsif (@savepoints && $dice < 20)
+		{
+			my $depth = random_below(scalar @savepoints);
+			$sql = "ROLLBACK TO $savepoints[$depth]";
+			splice @savepoints, $depth + 1;
+		}
+		elsif (@savepoints && $dice < 23)
+		{
+			$sql = 'RELEASE ' . $savepoints[-1];
+			pop @savepoints;
+		}
+		elsif ($dice == 99)
+		{
+			$sql = one_of(@rare)->();
+		}
+		else
+		{
+			$sql = one_of(@bag)->();
+		}
+		(my $shown = $sql) =~ s/'/''/g;
+		push @script, "\\o /dev/null\n$sql;\n\\o\n\\if :ERROR\n\\echo refused :LAST_ERROR_SQLSTATE\n\\endif",
+		  "SELECT 'step $step: ' || \$sql\$$shown\$sql\$ || E'\\n  ' || what FROM violation;";
+	}
+	push @script, 'COMMIT;' if $in_transaction;
+	push @script, "SELECT 'end: ' || what FROM violation;", 'SELECT \'left: \' || count(*) FROM run_tracker.tasks;';
+
+	my (undef, $out, $err) = run_cmd($node, [ 'psql', '-Xq', '-d', 'postgres' ], join "\n", @script);
+	my @violations = grep { !/^refused |^left: / } split /\n/, $out;
+	is(scalar(@violations), 0, "seed $seed: totals and open set are true after each of $steps steps");
+	diag(join "\n", @violations > 8 ? @violations[ 0 .. 7 ] : @violations) if @violations;
+	my @refused = $out =~ /^refused (\w+)$/mg;
+	$refused{$_}++ for @refused;
+	is(join(' ', grep { !$allowed{$_} } @refused), '', "seed $seed: nothing is refused without a reason");
+	ok(@refused < $steps / 2, "seed $seed: most steps do something");
+}
+note('refused: ', join ', ', map { "$_ $refused{$_}" } sort keys %refused);
+
+is(join("\n", log_errors($node, 0, keys %allowed)), '', 'no other error in the log of the server');
+
+$node->stop;
+done_testing();

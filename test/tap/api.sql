@@ -1,0 +1,542 @@
+-- The interface: functions, privileges, policies, comments and indexes, as the catalogs show them. The lists here are
+-- meant to be a nuisance: whoever changes what users rely on has to change them, too.
+
+\set ON_ERROR_STOP on
+BEGIN;
+SELECT no_plan();
+
+-- Everything of ours, by name. (What pgTAP or a test creates is in other schemas.) A regnamespace constant in a view
+-- would make it depend on the schema, which is dropped below.
+CREATE TEMP VIEW our_functions AS
+SELECT p.*, p.oid::regprocedure::text AS signature,
+       -- a question mark stands for DEFAULT NULL
+       format('%s(%s) %s', p.proname,
+              regexp_replace(pg_get_function_arguments(p.oid), ' DEFAULT NULL::[a-z ]+', '?', 'g'),
+              pg_get_function_result(p.oid)) AS described
+FROM pg_proc p
+WHERE p.pronamespace = (SELECT oid FROM pg_namespace WHERE nspname = 'run_tracker');
+
+CREATE TEMP VIEW our_relations AS
+SELECT c.*, c.oid::regclass::text AS fullname
+FROM pg_class c
+WHERE c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = 'run_tracker');
+
+---------------------------------------------------------------------------------------------------------------------
+-- Functions
+
+CREATE TEMP VIEW internal_functions AS
+SELECT p.*
+FROM our_functions p
+WHERE p.prorettype = 'trigger'::regtype OR obj_description(p.oid, 'pg_proc') LIKE 'Internal: %';
+
+SELECT set_eq(
+    'SELECT described FROM our_functions WHERE oid NOT IN (SELECT oid FROM internal_functions)',
+    $$VALUES
+    -- identity
+    ('tracker_version() text'),
+    ('current_user_id() text'),
+    ('is_service() boolean'),
+    ('uuidv7() uuid'),
+    -- lifecycles
+    ('define_lifecycle(name text, definition jsonb) void'),
+    ('drop_lifecycle(name text) boolean'),
+    ('lifecycle_diagram(name text) text'),
+    -- runs
+    ('create_run(run_id uuid?, kind text?, name text?, lifecycle text?, inputs jsonb?, settings jsonb?, '
+     'variables jsonb?, plan jsonb?, metadata jsonb?, user_id text?, workflow_id text?, session_id text?, '
+     'subject_id text?, parent_run_id uuid?, priority integer?, scheduled_at timestamp with time zone?, '
+     'max_attempts integer?, timeout interval?, max_duration interval?) uuid'),
+    ('start_run(run_id uuid, worker text?, attempt integer?) boolean'),
+    ('complete_run(run_id uuid, result jsonb?, reflections jsonb?, metrics jsonb?, attempt integer?) boolean'),
+    ('fail_run(run_id uuid, error text?, error_detail text?, attempt integer?) boolean'),
+    ('cancel_run(run_id uuid, reason text?, attempt integer?) boolean'),
+    ('retry_run(run_id uuid, delay interval?, attempt integer?) boolean'),
+    ('transition_run(run_id uuid, status text, result jsonb?, error text?, error_detail text?, attempt integer?) boolean'),
+    ('update_progress(run_id uuid, progress integer?, current_step text?, attempt integer?) boolean'),
+    -- tasks
+    ('create_task(run_id uuid, task_id uuid?, name text?, service text?, operation text?, provider text?, model text?, '
+     'request jsonb?, parent_task_id uuid?, lifecycle text?, metadata jsonb?) uuid'),
+    ('start_task(task_id uuid, status text?, attempt integer?) boolean'),
+    ('complete_task(task_id uuid, response text?, input_tokens bigint?, output_tokens bigint?, cost numeric?, '
+     'time_to_first_token_ms bigint?, result jsonb?, total_tokens bigint?, cache_read_input_tokens bigint?, '
+     'cache_creation_input_tokens bigint?, reasoning_output_tokens bigint?, response_model text?, finish_reason text?, '
+     'response_id text?, cost_source text?, attempt integer?) boolean'),
+    ('fail_task(task_id uuid, error text?, error_detail text?, input_tokens bigint?, output_tokens bigint?, '
+     'cost numeric?, attempt integer?) boolean'),
+    ('cancel_task(task_id uuid, reason text?, attempt integer?) boolean'),
+    -- messages and logs
+    ('add_message(run_id uuid, role text, content text?, task_id uuid?, parts jsonb?, name text?, metadata jsonb?) bigint'),
+    ('run_messages(run_id uuid) jsonb'),
+    ('add_log(run_id uuid, message text, level text DEFAULT ''INFO''::text, category text?, step_name text?, '
+     'details jsonb?, task_id uuid?) bigint'),
+    ('run_logs(run_id uuid, min_level text DEFAULT ''DEBUG''::text, category text?) TABLE(seq bigint, level text, '
+     'message text, category text, step_name text, details jsonb, task_id uuid, created_at timestamp with time zone)'),
+    ('log_level_rank(level text) integer'),
+    ('read_logs(of_run uuid, minimum text, of_category text) TABLE(seq bigint, level text, '
+     'message text, category text, step_name text, details jsonb, task_id uuid, created_at timestamp with time zone)'),
+    -- totals
+    ('compare_totals(of_run uuid) TABLE(run_id uuid, total text, expected numeric, actual numeric)'),
+    ('require_tables() void'),
+    ('check_totals(run_id uuid?) TABLE(run_id uuid, total text, expected numeric, actual numeric)'),
+    ('rebuild_totals(run_id uuid?) bigint'),
+    -- administration
+    ('install() text'),
+    ('set_owner(role regrole) void'),
+    ('grant_reader(role regrole) void'),
+    ('grant_client(role regrole) void'),
+    ('grant_service(role regrole) void')$$,
+    'public functions have these names, arguments and results');
+
+SELECT set_eq(
+    $$SELECT proname || CASE provolatile WHEN 'i' THEN ' immutable' ELSE ' stable' END
+      FROM our_functions WHERE provolatile <> 'v'$$,
+    $$VALUES ('tracker_version stable'), ('current_user_id stable'), ('is_service stable'), ('has_policy stable'),
+             ('lifecycle_diagram stable'), ('run_messages stable'), ('run_logs stable'),
+             ('check_totals stable'), ('log_level_rank immutable'), ('read_logs stable'), ('compare_totals stable'),
+             ('require_tables stable')$$,
+    'these functions change nothing; all others are volatile');
+
+SELECT set_eq(
+    $$SELECT proname::text FROM our_functions WHERE proparallel = 's'$$,
+    ARRAY['tracker_version', 'current_user_id', 'is_service', 'log_level_rank', 'uuidv7'],
+    'parallel workers may call these functions');
+
+SELECT is_empty(
+    'SELECT signature FROM our_functions WHERE prosecdef',
+    'no function is SECURITY DEFINER');
+SELECT is_empty(
+    'SELECT signature FROM our_functions WHERE proleakproof',
+    'no function claims to be leakproof');
+SELECT is_empty(
+    $$SELECT signature FROM our_functions WHERE proname IN (
+          SELECT proname FROM our_functions GROUP BY proname HAVING count(*) > 1)$$,
+    'no function is overloaded: named arguments are never ambiguous');
+
+-- Those that set none run no SQL by a search path: they are on the way of every row, where setting one costs time.
+SELECT set_eq(
+    $$SELECT proname::text FROM our_functions
+      WHERE NOT COALESCE(proconfig @> '{"search_path=pg_catalog, pg_temp"}', false)$$,
+    ARRAY['tracker_version', 'current_user_id', 'is_service', 'uuidv7', 'log_level_rank',
+          'lifecycles_after', 'runs_before', 'runs_after', 'tasks_before', 'tasks_after', 'messages_before',
+          'messages_after', 'logs_before', 'logs_after', 'require_tables'],
+    'all other functions have the search path pg_catalog, pg_temp');
+SELECT is_empty(
+    $$SELECT p.signature FROM our_functions p JOIN pg_language l ON l.oid = p.prolang
+      WHERE l.lanname <> 'c' AND NOT COALESCE(p.proconfig @> '{"search_path=pg_catalog, pg_temp"}', false)$$,
+    'every function in SQL or PL/pgSQL has that search path');
+
+SELECT is_empty(
+    'SELECT signature FROM our_functions WHERE proowner <> (SELECT oid FROM pg_roles WHERE rolname = CURRENT_USER)',
+    'functions belong to whoever created the extension');
+
+-- Nothing may depend on our types, or DROP EXTENSION … CASCADE would take columns and rows with it.
+SELECT is_empty(
+    $$SELECT p.signature FROM our_functions p, unnest(p.prorettype || COALESCE(p.proallargtypes, p.proargtypes::oid[])) t
+      WHERE t IN (SELECT oid FROM pg_type WHERE typnamespace = 'run_tracker'::regnamespace)$$,
+    'no function has an argument or a result of a type that is ours');
+SELECT is_empty(
+    $$SELECT p.signature, pg_describe_object(d.refclassid, d.refobjid, d.refobjsubid)
+      FROM our_functions p JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid
+      WHERE d.refclassid = 'pg_class'::regclass$$,
+    'no function depends on a table');
+SELECT is_empty(
+    $$SELECT typname::text FROM pg_type
+      WHERE typnamespace = 'run_tracker'::regnamespace AND typrelid = 0 AND typelem = 0$$,
+    'there are no enums, domains and other types');
+
+---------------------------------------------------------------------------------------------------------------------
+-- Tables, columns, views
+
+SELECT set_eq(
+    $$SELECT format('%s %s', CASE relkind WHEN 'r' THEN 'table' WHEN 'v' THEN 'view' WHEN 'S' THEN 'sequence'
+                                          ELSE 'kind ' || relkind::text END, relname)
+      FROM our_relations WHERE relkind <> 'i'$$,
+    ARRAY['table runs', 'table tasks', 'table messages', 'table logs', 'table transitions', 'table run_totals',
+          'table open_runs', 'table lifecycles', 'table installation', 'view run_summary'],
+    'there are these tables and views');
+
+-- The columns that clients read and write, in no order: a dump of an older version has another one.
+CREATE TEMP VIEW our_columns AS
+SELECT c.relname::text AS relation, a.attname::text AS attname, format_type(a.atttypid, a.atttypmod) AS type,
+       a.attnotnull, c.relkind, c.oid AS relid, a.attnum
+FROM our_relations c JOIN pg_attribute a ON a.attrelid = c.oid
+WHERE c.relkind IN ('r', 'v') AND a.attnum > 0 AND NOT a.attisdropped;
+
+SELECT set_eq(
+    $$SELECT relation || '.' || attname FROM our_columns WHERE relkind = 'r' AND type = 'timestamp with time zone'$$,
+    $$SELECT relation || '.' || attname FROM our_columns WHERE relkind = 'r' AND attname ~ '_at$'$$,
+    'what is called …_at is a timestamp with time zone, and nothing else is');
+SELECT set_eq(
+    $$SELECT relation || '.' || attname FROM our_columns WHERE attname ~ '_ms$'$$,
+    $$SELECT relation || '.' || attname FROM our_columns WHERE attname ~ '_ms$' AND type = 'bigint'$$,
+    'milliseconds are bigint');
+SELECT set_eq(
+    $$SELECT relation || '.' || attname FROM our_columns WHERE type = 'numeric'$$,
+    ARRAY['tasks.cost', 'run_totals.total_cost', 'run_summary.total_cost'],
+    'money is numeric');
+SELECT is_empty(
+    $$SELECT relation || '.' || attname FROM our_columns WHERE type IN ('real', 'double precision', 'money', 'json')$$,
+    'nothing is a float or json without b');
+SELECT set_eq(
+    $$SELECT relation FROM our_columns WHERE attname = 'user_id' AND type = 'text' AND (attnotnull OR relkind = 'v')$$,
+    $$SELECT relname::text FROM our_relations
+      WHERE relkind IN ('r', 'v') AND relname NOT IN ('lifecycles', 'installation')$$,
+    'whatever has rows of users has user_id text NOT NULL');
+
+SELECT is_empty(
+    $$SELECT relname::text FROM our_relations WHERE relkind = 'v' AND NOT 'security_invoker=true' = ANY (reloptions)
+      UNION SELECT relname FROM our_relations WHERE relkind = 'v' AND reloptions IS NULL$$,
+    'views are security_invoker');
+SELECT is_empty(
+    $$SELECT relname::text FROM our_relations WHERE relkind IN ('r', 'p') AND relpersistence <> 'p'$$,
+    'no table is unlogged');
+
+---------------------------------------------------------------------------------------------------------------------
+-- Comments
+
+SELECT is_empty(
+    $$SELECT signature FROM our_functions WHERE COALESCE(obj_description(oid, 'pg_proc'), '') = ''$$,
+    'every function has a comment');
+SELECT is_empty(
+    $$SELECT relname::text FROM our_relations
+      WHERE relkind IN ('r', 'v', 'S') AND COALESCE(obj_description(oid, 'pg_class'), '') = ''$$,
+    'every table and view has a comment');
+SELECT is_empty(
+    $$SELECT relation || '.' || attname FROM our_columns
+      WHERE relkind = 'r' AND COALESCE(col_description(relid, attnum), '') = ''$$,
+    'every column of a table has a comment');
+SELECT is_empty(
+    $$SELECT format('%s on %s', p.polname, c.relname) FROM our_relations c JOIN pg_policy p ON p.polrelid = c.oid
+      WHERE COALESCE(obj_description(p.oid, 'pg_policy'), '') = ''$$,
+    'every policy has a comment');
+SELECT is_empty(
+    $$SELECT 1 WHERE COALESCE(obj_description((SELECT oid FROM pg_extension WHERE extname = 'run_tracker'),
+                                              'pg_extension'), '') = ''$$,
+    'the extension has a comment');
+
+---------------------------------------------------------------------------------------------------------------------
+-- Row level security
+
+SELECT is_empty(
+    $$SELECT relname::text FROM our_relations WHERE relkind IN ('r', 'p') AND NOT relrowsecurity$$,
+    'row level security is enabled on every table');
+SELECT set_eq(
+    $$SELECT c.relname || ' ' || p.polname || ' ' || p.polcmd::text || CASE WHEN p.polpermissive THEN '' ELSE ' restrictive' END
+             || ' ' || p.polroles::text || ' ' || pg_get_expr(p.polqual, p.polrelid)
+             || COALESCE(' check ' || pg_get_expr(p.polwithcheck, p.polrelid), '')
+      FROM our_relations c JOIN pg_policy p ON p.polrelid = c.oid$$,
+    $$SELECT relation || ' own_rows * {0} (user_id = ( SELECT run_tracker.current_user_id() AS current_user_id))'
+      FROM our_columns WHERE attname = 'user_id' AND relkind = 'r'
+      UNION ALL VALUES ('lifecycles readable r {0} true'), ('installation readable r {0} true')$$,
+    'one policy for all tables that have rows of users; the others can only be read');
+
+---------------------------------------------------------------------------------------------------------------------
+-- Keys and indexes
+
+SELECT is_empty(
+    $$SELECT c.relname::text FROM our_relations c
+      WHERE c.relkind = 'r' AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary)$$,
+    'every table has a primary key');
+SELECT is_empty(
+    $$SELECT c.relation FROM our_columns c
+      WHERE c.attname = 'run_id' AND c.relkind = 'r' AND NOT EXISTS (
+          SELECT FROM pg_index i WHERE i.indrelid = c.relid AND i.indisprimary AND i.indkey[0] = c.attnum)$$,
+    'primary keys begin with run_id');
+SELECT set_eq(
+    $$SELECT c.relname || ' ' || pg_get_constraintdef(k.oid)
+      FROM our_relations c JOIN pg_constraint k ON k.conrelid = c.oid
+      WHERE k.contype = 'u'
+        AND NOT (SELECT a.attnum FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = 'run_id') = k.conkey[1]$$,
+    ARRAY['tasks UNIQUE (task_id)'],
+    'no other unique constraint spans runs than that of task ids');
+SELECT is_empty(
+    $$SELECT indexrelid::regclass::text FROM pg_index i JOIN our_relations c ON c.oid = i.indrelid
+      WHERE i.indisunique
+        AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = i.indexrelid AND k.contype IN ('p', 'u'))$$,
+    'nor does a unique index without a constraint');
+SELECT set_eq(
+    $$SELECT c.relname || ' ' || pg_get_constraintdef(k.oid)
+      FROM our_relations c JOIN pg_constraint k ON k.conrelid = c.oid WHERE k.contype = 'f'$$,
+    $$SELECT t || ' FOREIGN KEY (run_id, user_id) REFERENCES run_tracker.runs(run_id, user_id) ON DELETE CASCADE'
+      FROM unnest('{tasks,messages,logs}'::text[]) t$$,
+    'children point to their run and its owner, and to nothing else');
+SELECT is_empty(
+    $$SELECT c.relname || '.' || k.conname
+      FROM our_relations c JOIN pg_constraint k ON k.conrelid = c.oid
+      WHERE k.contype = 'f' AND NOT EXISTS (
+          SELECT FROM pg_index i
+          WHERE i.indrelid = c.oid AND i.indkey[0] = k.conkey[1] AND i.indpred IS NULL AND i.indisvalid)$$,
+    'every foreign key has an index that begins like it: deleting a run scans no table');
+SELECT is_empty(
+    $$SELECT c.relname || '.' || k.conname FROM our_relations c JOIN pg_constraint k ON k.conrelid = c.oid
+      WHERE NOT k.convalidated OR k.condeferrable$$,
+    'constraints are valid and checked at once');
+
+-- Columns that an index uses in any way: as key, included, in an expression, in its predicate.
+CREATE TEMP VIEW indexed_columns AS
+SELECT DISTINCT c.relname::text AS relation, a.attname::text AS attname
+FROM our_relations c
+     JOIN pg_index i ON i.indrelid = c.oid
+     JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
+WHERE a.attnum = ANY (i.indkey)
+   OR EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = i.indexrelid
+                AND d.refclassid = 'pg_class'::regclass AND d.refobjid = c.oid AND d.refobjsubid = a.attnum);
+
+SELECT set_eq(
+    $$SELECT relation || '.' || attname FROM indexed_columns WHERE relation <> 'open_runs'$$,
+    ARRAY['runs.run_id', 'runs.user_id', 'runs.created_at', 'runs.workflow_id', 'runs.session_id', 'runs.subject_id',
+          'runs.parent_run_id', 'tasks.run_id', 'tasks.task_id', 'tasks.user_id', 'tasks.created_at',
+          'messages.run_id', 'messages.seq', 'logs.run_id', 'logs.seq', 'transitions.run_id', 'transitions.seq',
+          'run_totals.run_id', 'run_totals.slot', 'lifecycles.name', 'installation.singleton'],
+    'no index of the ledger or the totals is on a column that changes while a row is open');
+SELECT set_eq(
+    $$SELECT attname FROM indexed_columns WHERE relation = 'open_runs'$$,
+    ARRAY['run_id', 'deadline_at', 'lifecycle', 'priority', 'available_at', 'phase'],
+    'a mark of activity in the open set changes no index');
+SELECT is_empty(
+    $$SELECT c.relname || '.' || a.attname FROM our_relations c JOIN pg_index i ON i.indexrelid = c.oid
+          JOIN pg_attribute a ON a.attrelid = c.oid
+      WHERE NOT i.indisvalid OR NOT i.indisready$$,
+    'all indexes are valid');
+
+-- The proof: the life of a run and of its tasks writes no index entry.
+SELECT set_config('request.jwt.claims', '{"sub": "hot"}', true) \g /dev/null
+INSERT INTO run_tracker.runs (run_id, user_id, priority) VALUES ('00000000-0000-0000-0000-0000000000a1', 'hot', 0);
+SELECT run_tracker.start_run('00000000-0000-0000-0000-0000000000a1', 'worker 1') \g /dev/null
+SELECT run_tracker.create_task('00000000-0000-0000-0000-0000000000a1', task_id => '00000000-0000-0000-0000-0000000000b1')
+\g /dev/null
+SELECT run_tracker.start_task('00000000-0000-0000-0000-0000000000b1', 'streaming') \g /dev/null
+UPDATE run_tracker.tasks SET response = 'hel' WHERE task_id = '00000000-0000-0000-0000-0000000000b1';
+UPDATE run_tracker.tasks SET response = 'hello' WHERE task_id = '00000000-0000-0000-0000-0000000000b1';
+SELECT run_tracker.complete_task('00000000-0000-0000-0000-0000000000b1', input_tokens => 1, output_tokens => 1, cost => 1)
+\g /dev/null
+SELECT run_tracker.update_progress('00000000-0000-0000-0000-0000000000a1', 50, 'half') \g /dev/null
+SELECT run_tracker.add_message('00000000-0000-0000-0000-0000000000a1', 'user', 'hello') \g /dev/null
+SELECT run_tracker.complete_run('00000000-0000-0000-0000-0000000000a1', '{}', '{}', '{}') \g /dev/null
+SELECT set_eq(
+    $$SELECT relname::text, n_tup_upd > 0 AS updated, n_tup_upd - n_tup_hot_upd AS cold FROM pg_stat_xact_user_tables
+      WHERE schemaname = 'run_tracker' AND relname IN ('runs', 'tasks', 'run_totals')$$,
+    $$VALUES ('run_totals', true, 0::bigint), ('runs', true, 0), ('tasks', true, 0)$$,
+    'all updates in the life of a run are HOT');
+DELETE FROM run_tracker.runs WHERE run_id = '00000000-0000-0000-0000-0000000000a1';
+
+---------------------------------------------------------------------------------------------------------------------
+-- The extension owns code, the user owns data
+
+SELECT is_empty(
+    $$SELECT pg_describe_object(d.classid, d.objid, d.objsubid)
+      FROM pg_depend d JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid
+      WHERE e.extname = 'run_tracker' AND d.deptype = 'e' AND d.classid <> 'pg_proc'::regclass$$,
+    'the members of the extension are functions only');
+SELECT is_empty(
+    $$SELECT signature FROM our_functions WHERE NOT EXISTS (
+          SELECT FROM pg_depend d JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid
+          WHERE e.extname = 'run_tracker' AND d.deptype = 'e'
+            AND d.classid = 'pg_proc'::regclass AND d.objid = our_functions.oid)$$,
+    'every function is a member');
+SELECT set_eq(
+    $$SELECT extrelocatable, extconfig, extnamespace::regnamespace::text FROM pg_extension WHERE extname = 'run_tracker'$$,
+    $$VALUES (false, NULL::oid[], 'pg_catalog')$$,
+    'it is not relocatable, dumps no table of its own, and its schema cannot be taken by others');
+SELECT set_eq(
+    $$SELECT superuser, trusted FROM pg_available_extension_versions WHERE name = 'run_tracker' AND installed$$,
+    $$VALUES (true, false)$$,
+    'only superusers create it');
+SELECT set_eq(
+    'SELECT version FROM run_tracker.installation', 'SELECT run_tracker.tracker_version()',
+    'the version of the tables is that of the library');
+
+---------------------------------------------------------------------------------------------------------------------
+-- Privileges
+
+-- Who has which privileges on what, of all that can have any: relations, columns, functions, the schema, types, default
+-- privileges of the schema. Owners are left out.
+CREATE TEMP VIEW all_privileges AS
+SELECT COALESCE(r.rolname, 'PUBLIC')::text AS grantee, g.object, g.privilege
+       || CASE WHEN g.columns IS NULL THEN '' ELSE ' (' || g.columns || ')' END
+       || CASE WHEN g.grantable THEN ' WITH GRANT OPTION' ELSE '' END AS privilege
+FROM (
+    SELECT a.grantee, CASE c.relkind WHEN 'v' THEN 'view ' WHEN 'S' THEN 'sequence ' ELSE 'table ' END || c.relname,
+           a.privilege_type, NULL::text, a.is_grantable
+    FROM our_relations c, aclexplode(c.relacl) a WHERE a.grantee <> c.relowner
+    UNION ALL
+    SELECT a.grantee, 'table ' || c.relname, a.privilege_type,
+           string_agg(t.attname::text, ', ' ORDER BY t.attname::text COLLATE "C"), a.is_grantable
+    FROM our_relations c JOIN pg_attribute t ON t.attrelid = c.oid, aclexplode(t.attacl) a WHERE a.grantee <> c.relowner
+    GROUP BY a.grantee, c.relname, a.privilege_type, a.is_grantable
+    UNION ALL
+    SELECT a.grantee, 'function ' || p.proname, a.privilege_type, NULL, a.is_grantable
+    FROM our_functions p, aclexplode(COALESCE(p.proacl, acldefault('f', p.proowner))) a WHERE a.grantee <> p.proowner
+    UNION ALL
+    SELECT a.grantee, 'schema', a.privilege_type, NULL, a.is_grantable
+    FROM pg_namespace n, aclexplode(n.nspacl) a WHERE n.nspname = 'run_tracker' AND a.grantee <> n.nspowner
+    UNION ALL
+    -- row types and their arrays can have no privileges of their own
+    SELECT a.grantee, 'type ' || t.typname, a.privilege_type, NULL, a.is_grantable
+    FROM pg_type t, aclexplode(t.typacl) a
+    WHERE t.typnamespace = (SELECT oid FROM pg_namespace WHERE nspname = 'run_tracker') AND a.grantee <> t.typowner
+    UNION ALL
+    SELECT a.grantee, 'default ' || d.defaclobjtype::text, a.privilege_type, NULL, a.is_grantable
+    FROM pg_default_acl d, aclexplode(d.defaclacl) a
+    WHERE d.defaclnamespace = (SELECT oid FROM pg_namespace WHERE nspname = 'run_tracker') AND a.grantee <> d.defaclrole
+    ) AS g (grantee, object, privilege, columns, grantable)
+     LEFT JOIN pg_roles r ON r.oid = g.grantee;
+
+-- pgTAP's has_*_privilege would be one assertion for each of a thousand combinations; a list says the same at a glance.
+SELECT is_empty(
+    'SELECT * FROM all_privileges',
+    'after CREATE EXTENSION nobody but the owner has a privilege on anything');
+SELECT is_empty(
+    $$SELECT signature FROM our_functions WHERE has_function_privilege('public', oid, 'EXECUTE')$$,
+    'no function is executable by PUBLIC');
+
+CREATE ROLE tap_reader;
+CREATE ROLE tap_client;
+CREATE ROLE tap_service;
+SELECT run_tracker.grant_reader('tap_reader') \g /dev/null
+SELECT run_tracker.grant_client('tap_client') \g /dev/null
+SELECT run_tracker.grant_service('tap_service') \g /dev/null
+
+CREATE TEMP TABLE reader_privileges AS
+SELECT 'function ' || f AS object, 'EXECUTE' AS privilege
+FROM unnest('{tracker_version,current_user_id,is_service,lifecycle_diagram,run_messages,run_logs,log_level_rank,
+              check_totals,require_tables,read_logs,compare_totals}'::text[]) f
+UNION ALL
+SELECT t, 'SELECT'
+FROM unnest('{table runs,table tasks,table messages,table logs,table transitions,table run_totals,table open_runs,
+              table lifecycles,table installation,view run_summary}'::text[]) t
+UNION ALL VALUES ('schema', 'USAGE');
+
+SELECT set_eq(
+    $$SELECT object, privilege FROM all_privileges WHERE grantee = 'tap_reader'$$,
+    'SELECT * FROM reader_privileges',
+    'privileges of grant_reader()');
+
+CREATE TEMP TABLE client_privileges AS
+SELECT * FROM reader_privileges
+UNION ALL
+SELECT 'function ' || f, 'EXECUTE'
+FROM unnest('{uuidv7,create_run,start_run,complete_run,fail_run,cancel_run,retry_run,transition_run,update_progress,
+              create_task,start_task,complete_task,fail_task,cancel_task,add_message,add_log}'::text[]) f
+UNION ALL VALUES
+('table runs', 'INSERT (current_step, error, error_detail, inputs, kind, lifecycle, max_attempts, max_duration, metadata, '
+               'metrics, name, parent_run_id, plan, priority, progress, reflections, result, run_id, scheduled_at, '
+               'session_id, settings, status, subject_id, timeout, user_id, variables, worker, workflow_id)'),
+('table runs', 'UPDATE (current_step, error, error_detail, inputs, kind, max_attempts, max_duration, metadata, '
+               'metrics, name, parent_run_id, plan, priority, progress, reflections, result, scheduled_at, '
+               'session_id, settings, status, subject_id, timeout, variables, worker, workflow_id)'),
+('table tasks', 'INSERT (cache_creation_input_tokens, cache_read_input_tokens, cost, cost_source, error, error_detail, '
+                'finish_reason, input_tokens, lifecycle, metadata, model, name, operation, output_tokens, parent_task_id, '
+                'provider, reasoning_output_tokens, request, response, response_id, response_model, result, run_id, '
+                'service, status, task_id, time_to_first_token_ms, total_tokens, user_id)'),
+('table tasks', 'UPDATE (cache_creation_input_tokens, cache_read_input_tokens, cost, cost_source, error, error_detail, '
+                'finish_reason, input_tokens, metadata, model, name, operation, output_tokens, parent_task_id, '
+                'provider, reasoning_output_tokens, request, response, response_id, response_model, result, run_id, '
+                'service, status, time_to_first_token_ms, total_tokens)'),
+('table messages', 'INSERT (content, metadata, name, parts, role, run_id, task_id, user_id)'),
+('table messages', 'UPDATE (content, metadata, name, parts, role, task_id)'),
+('table logs', 'INSERT (category, details, level, message, run_id, step_name, task_id, user_id)');
+
+SELECT set_eq(
+    $$SELECT object, privilege FROM all_privileges WHERE grantee = 'tap_client'$$,
+    'SELECT * FROM client_privileges',
+    'privileges of grant_client()');
+
+SELECT set_eq(
+    $$SELECT object, privilege FROM all_privileges WHERE grantee = 'tap_service'$$,
+    $$SELECT * FROM client_privileges
+      UNION ALL SELECT 'function ' || f, 'EXECUTE'
+                FROM unnest('{define_lifecycle,drop_lifecycle,rebuild_totals}'::text[]) f
+      UNION     SELECT 'table ' || t, p
+                FROM unnest('{runs,tasks,messages,logs,lifecycles}'::text[]) t, unnest('{INSERT,UPDATE,DELETE}'::text[]) p$$,
+    'privileges of grant_service()');
+
+SELECT is_empty(
+    $$SELECT * FROM all_privileges WHERE grantee NOT IN ('tap_reader', 'tap_client', 'tap_service')$$,
+    'nobody else got anything');
+SELECT is_empty(
+    $$SELECT * FROM all_privileges WHERE privilege LIKE '%GRANT OPTION'$$,
+    'nobody may hand privileges on');
+SELECT is_empty(
+    $$SELECT * FROM all_privileges WHERE object LIKE '%run_totals' AND privilege <> 'SELECT'
+      UNION ALL SELECT * FROM all_privileges WHERE object LIKE '%open_runs' AND privilege <> 'SELECT'
+      UNION ALL SELECT * FROM all_privileges WHERE object LIKE '%transitions' AND privilege <> 'SELECT'$$,
+    'bookkeeping can only be read, even by services');
+SELECT is_empty(
+    $$SELECT grantee, object FROM all_privileges JOIN internal_functions ON object = 'function ' || proname$$,
+    'nobody but the owner may call trigger functions and internal ones');
+-- the same again from the other side: whatever the list above says, a client must not have these
+SELECT is_empty(
+    $$SELECT relation || '.' || attname, p FROM our_columns, unnest('{INSERT,UPDATE,REFERENCES}'::text[]) p
+      WHERE has_column_privilege('tap_client', relid, attnum::smallint, p)
+        AND (attname IN ('phase', 'attempt', 'duration_ms', 'state_ms', 'seq', 'slot')
+             OR attname ~ '_at$' AND attname <> 'scheduled_at'
+             OR relation IN ('run_totals', 'open_runs', 'transitions', 'lifecycles', 'installation', 'run_summary')
+             OR p = 'UPDATE' AND attname IN ('user_id', 'lifecycle')
+             OR p = 'REFERENCES')$$,
+    'clients write nothing that is computed');
+SELECT is_empty(
+    $$SELECT r, c.relname::text, p FROM our_relations c, unnest('{tap_reader,tap_client,tap_service}'::text[]) r,
+             unnest('{TRUNCATE,TRIGGER,REFERENCES}'::text[]) p
+      WHERE c.relkind IN ('r', 'v') AND has_table_privilege(r, c.oid, p)$$,
+    'nobody may truncate tables, attach triggers to them, or refer to them by foreign keys');
+SELECT is_empty(
+    $$SELECT r FROM unnest('{tap_reader,tap_client,tap_service}'::text[]) r
+      WHERE has_schema_privilege(r, 'run_tracker', 'CREATE')$$,
+    'nobody may create anything in the schema');
+
+-- Policies of services: on the tables with rows of users, and lifecycles; for the role alone.
+SELECT set_eq(
+    $$SELECT c.relname || ' ' || p.polcmd::text || ' ' || p.polpermissive::text || ' ' || p.polroles::regrole[]::text || ' '
+             || pg_get_expr(p.polqual, p.polrelid)
+      FROM our_relations c JOIN pg_policy p ON p.polrelid = c.oid WHERE p.polname = 'service_rows'$$,
+    $$SELECT t || ' * true {tap_service} true'
+      FROM unnest('{runs,tasks,messages,logs,transitions,run_totals,open_runs,lifecycles}'::text[]) t$$,
+    'policies of grant_service()');
+SELECT is_empty(
+    $$SELECT c.relname::text FROM our_relations c JOIN pg_policy p ON p.polrelid = c.oid
+      WHERE COALESCE(obj_description(p.oid, 'pg_policy'), '') = ''$$,
+    'they have comments, too');
+
+-- Repeating a grant changes nothing; a second service does not take the policy from the first.
+CREATE TEMP TABLE before AS SELECT * FROM all_privileges;
+SELECT run_tracker.grant_reader('tap_reader'), run_tracker.grant_client('tap_client'),
+       run_tracker.grant_service('tap_service') \g /dev/null
+SELECT set_eq('SELECT * FROM all_privileges', 'SELECT * FROM before', 'a repeated grant changes nothing');
+CREATE ROLE "tap ""second; service'";
+SELECT lives_ok(
+    $$SELECT run_tracker.grant_service('"tap ""second; service''"')$$,
+    'a role may have a name that needs quotes');
+SELECT set_eq(
+    $$SELECT r::regrole::text FROM our_relations c JOIN pg_policy p ON p.polrelid = c.oid, unnest(p.polroles) r
+      WHERE p.polname = 'service_rows' AND c.relname = 'runs'$$,
+    ARRAY['tap_service', '"tap ""second; service''"'],
+    'the policy of services is for both services then');
+
+---------------------------------------------------------------------------------------------------------------------
+-- The same in a database whose default privileges give everything away
+
+SET LOCAL client_min_messages = warning;
+SELECT lives_ok($$DROP EXTENSION run_tracker CASCADE; DROP SCHEMA run_tracker CASCADE$$, 'everything can be dropped');
+CREATE ROLE tap_hostile;
+ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO tap_hostile WITH GRANT OPTION;
+ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO PUBLIC;
+ALTER DEFAULT PRIVILEGES GRANT ALL ON SEQUENCES TO tap_hostile, PUBLIC;
+ALTER DEFAULT PRIVILEGES GRANT ALL ON FUNCTIONS TO tap_hostile WITH GRANT OPTION;
+ALTER DEFAULT PRIVILEGES GRANT ALL ON SCHEMAS TO tap_hostile, PUBLIC;
+ALTER DEFAULT PRIVILEGES GRANT ALL ON TYPES TO tap_hostile;
+SELECT lives_ok('CREATE EXTENSION run_tracker', 'hostile default privileges do not stop CREATE EXTENSION');
+SELECT is_empty(
+    'SELECT * FROM all_privileges',
+    'with hostile default privileges, too, nobody but the owner has a privilege on anything');
+SELECT is_empty(
+    $$SELECT signature FROM our_functions WHERE has_function_privilege('tap_hostile', oid, 'EXECUTE')$$,
+    'the hostile role may call nothing');
+-- What install() creates anew later must not fall for them either.
+DROP VIEW run_tracker.run_summary;
+DROP TABLE run_tracker.open_runs, run_tracker.logs, run_tracker.installation;
+SELECT run_tracker.install() \g /dev/null
+SELECT is_empty('SELECT * FROM all_privileges', 'nor after install() has put back tables that were missing');
+
+SELECT * FROM finish();
+ROLLBACK;
