@@ -25,6 +25,29 @@ $$;
 COMMENT ON FUNCTION run_tracker.revoke_all(regclass) IS
 'Internal: revokes all privileges on a relation from everyone but its owner.';
 
+CREATE FUNCTION run_tracker.lock_tables() RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    tab regclass;
+BEGIN
+    -- Whoever changes tables locks them before anything else.  A weaker lock first, and then a change of pg_class, would
+    -- deadlock with an autovacuum that holds the table and waits for that change.
+    FOR tab IN
+        SELECT to_regclass('run_tracker.' || t.name)
+        FROM unnest('{runs,tasks,messages,logs,transitions,run_totals,open_runs,lifecycles}'::text[]) WITH ORDINALITY
+             AS t (name, n)
+        ORDER BY t.n
+    LOOP
+        IF tab IS NOT NULL THEN
+            EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', tab);
+        END IF;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION run_tracker.lock_tables() IS
+'Internal: keeps everyone else away from the tables until the end of the transaction.';
+
 CREATE FUNCTION run_tracker.has_policy(relation regclass, policy text) RETURNS boolean
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$ SELECT EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = relation AND p.polname = policy) $$;

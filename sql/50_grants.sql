@@ -75,6 +75,7 @@ DECLARE
     tab regclass;
     roles text;
 BEGIN
+    PERFORM run_tracker.lock_tables();
     PERFORM run_tracker.grant_client(role);
     PERFORM run_tracker.grant_functions(role, '{define_lifecycle,drop_lifecycle,rebuild_totals}');
     FOR tab IN

@@ -14,6 +14,7 @@ BEGIN
             USING ERRCODE = 'invalid_parameter_value',
                   HINT = 'Create a role for the tables: CREATE ROLE run_tracker_owner NOLOGIN.';
     END IF;
+    PERFORM run_tracker.lock_tables();
     -- foreign keys and triggers act as the owner, who must be able to look into the schema
     EXECUTE format('GRANT USAGE ON SCHEMA run_tracker TO %s', role);
     PERFORM run_tracker.grant_functions(role, '{tracker_version,current_user_id,is_service,lifecycle_diagram,
@@ -54,6 +55,7 @@ DECLARE
                                             'run_tracker_delete', 'run_tracker_truncate'));
     rel record;
 BEGIN
+    PERFORM run_tracker.lock_tables();
     PERFORM run_tracker.install_lifecycles();
     PERFORM run_tracker.install_runs();
     PERFORM run_tracker.install_tasks();
