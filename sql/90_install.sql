@@ -104,8 +104,10 @@ BEGIN
         END LOOP;
     END IF;
 
-    -- what was written while there were no triggers is not in the totals
+    -- what was written while there were no triggers is not in the totals, and what was deleted left its history behind
     IF owner IS NOT NULL AND NOT complete THEN
+        DELETE FROM run_tracker.transitions t
+        WHERE NOT EXISTS (SELECT FROM run_tracker.runs r WHERE r.run_id = t.run_id);
         PERFORM run_tracker.rebuild_open_runs();
         PERFORM run_tracker.rebuild_totals();
     END IF;

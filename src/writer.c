@@ -227,7 +227,9 @@ rt_writer_delete_runs(RtTableId id, const pg_uuid_t *run_ids, int n)
 
 /*
  * Lock the row in slot, which the snapshot sees.  With wait, the newest version
- * of the row is waited for and stored in slot; false means that the row is gone.
+ * of the row is waited for and stored in slot; false means that the row is gone.  A
+ * version that somebody is just making is locked, too: a foreign key that finds us
+ * holding the lock looks no further.
  * Without, false also means that somebody else holds it or has changed it since
  * the snapshot was taken.
  */
@@ -240,7 +242,10 @@ rt_row_lock(Relation rel, TupleTableSlot *slot, Snapshot snapshot, LockTupleMode
 
 	result = table_tuple_lock(rel, &tid, snapshot, slot, GetCurrentCommandId(false), mode,
 							  wait ? LockWaitBlock : LockWaitSkip,
-							  wait ? TUPLE_LOCK_FLAG_FIND_LAST_VERSION : 0, &tmfd);
+							  wait ? TUPLE_LOCK_FLAG_LOCK_UPDATE_IN_PROGRESS |
+										 TUPLE_LOCK_FLAG_FIND_LAST_VERSION :
+									 0,
+							  &tmfd);
 	switch (result)
 	{
 		case TM_Ok:

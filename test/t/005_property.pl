@@ -95,7 +95,7 @@ my @operations = (
 	[ 1, sub { sprintf "DO \$\$ BEGIN PERFORM run_tracker.complete_task(%s, cost => 1); UPDATE run_tracker.tasks SET cost = 2; RAISE 'no'; EXCEPTION WHEN raise_exception OR no_data_found OR SQLSTATE 'RT001' THEN UPDATE run_tracker.tasks SET cost = 4 WHERE run_id = %s; END \$\$",
 				task_id(), run_id() } ]);
 my @rare = (
-	sub { 'TRUNCATE run_tracker.' . one_of(qw(tasks messages logs)) },
+	(sub { 'TRUNCATE run_tracker.' . one_of(qw(tasks messages logs)) }) x 3,
 	sub { 'TRUNCATE run_tracker.runs CASCADE' },
 	sub { 'DELETE FROM run_tracker.runs' },
 	sub { 'SELECT run_tracker.rebuild_totals()' },
@@ -103,7 +103,7 @@ my @rare = (
 	sub { 'SET run_tracker.task_transitions = ' . one_of('on', 'off') });
 my @bag = map { my ($weight, $operation) = @$_; ($operation) x $weight } @operations;
 
-# What an operation may be refused with: unknown run or task, transition, run finished, duplicate, no such parent, value
+# (57014 is autovacuum that gives way.) What an operation may be refused with: unknown run or task, transition, run finished, duplicate, no such parent, value
 # out of the range of a total, rebuilding in REPEATABLE READ, VACUUM in a transaction.
 my %allowed = map { $_ => 1 } qw(P0002 RT001 55000 23505 23503 23514 22003 25001 21000);
 
@@ -148,7 +148,7 @@ for my $seed (@seeds)
 			$sql = 'RELEASE ' . $savepoints[-1];
 			pop @savepoints;
 		}
-		elsif ($dice == 99)
+		elsif ($dice >= 98)
 		{
 			$sql = one_of(@rare)->();
 		}
@@ -174,7 +174,7 @@ for my $seed (@seeds)
 }
 note('refused: ', join ', ', map { "$_ $refused{$_}" } sort keys %refused);
 
-is(join("\n", log_errors($node, 0, keys %allowed)), '', 'no other error in the log of the server');
+is(join("\n", log_errors($node, 0, keys %allowed, '57014')), '', 'no other error in the log of the server');
 
 $node->stop;
 done_testing();
