@@ -25,6 +25,12 @@ $$;
 COMMENT ON FUNCTION run_tracker.revoke_all(regclass) IS
 'Internal: revokes all privileges on a relation from everyone but its owner.';
 
+CREATE FUNCTION run_tracker.as_owner(relation regclass, query text) RETURNS bigint
+LANGUAGE c SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'run_tracker_as_owner';
+COMMENT ON FUNCTION run_tracker.as_owner(regclass, text) IS
+'Internal: runs a query as the owner of a table, restricted, and returns the number of rows: triggers of the owner''s do not get the rights of whoever calls install().';
+
 CREATE FUNCTION run_tracker.lock_tables() RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$

@@ -59,6 +59,7 @@ BEGIN
         COMMENT ON POLICY readable ON run_tracker.lifecycles IS 'Lifecycles are no secret.';
     END IF;
 
+    PERFORM run_tracker.as_owner('run_tracker.lifecycles', $built_in$
     INSERT INTO run_tracker.lifecycles (name, definition) VALUES
     ('run', '{"initial": "pending", "timeout": "60 seconds", "states": {
         "pending":   {"phase": "queued", "timeout": null,
@@ -113,7 +114,7 @@ BEGIN
         "completed": {"phase": "succeeded", "next": ["active"]},
         "failed":    {"phase": "failed", "next": ["active"]},
         "cancelled": {"phase": "cancelled", "next": ["active"]}}}')
-    ON CONFLICT (name) DO NOTHING;
+    ON CONFLICT (name) DO NOTHING $built_in$);
 END
 $install$;
 COMMENT ON FUNCTION run_tracker.install_lifecycles() IS 'Internal: the part of install() for lifecycles.';

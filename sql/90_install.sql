@@ -55,6 +55,17 @@ DECLARE
                                             'run_tracker_delete', 'run_tracker_truncate'));
     rel record;
 BEGIN
+    SELECT c.oid::regclass AS name, c.relowner::regrole AS owner INTO rel
+    FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner
+    WHERE c.relnamespace = 'run_tracker'::regnamespace
+      AND c.relname IN ('runs', 'lifecycles', 'tasks', 'messages', 'logs', 'transitions', 'run_totals', 'open_runs',
+                        'run_summary', 'installation')
+      AND NOT r.rolsuper AND r.rolname <> CURRENT_USER AND c.relowner IS DISTINCT FROM owner
+    LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'relation "%" belongs to role "%"', rel.name, rel.owner
+            USING ERRCODE = 'insufficient_privilege', HINT = 'Rename or drop it, or hand it to the owner of run_tracker.runs.';
+    END IF;
     PERFORM run_tracker.lock_tables();
     PERFORM run_tracker.install_lifecycles();
     PERFORM run_tracker.install_runs();
@@ -86,10 +97,10 @@ BEGIN
         CREATE POLICY readable ON run_tracker.installation FOR SELECT USING (true);
         COMMENT ON POLICY readable ON run_tracker.installation IS 'The version is no secret.';
     END IF;
-    INSERT INTO run_tracker.installation (version, installed_at)
-    VALUES (run_tracker.tracker_version(), clock_timestamp())
-    ON CONFLICT (singleton) DO UPDATE SET version = EXCLUDED.version, installed_at = EXCLUDED.installed_at
-    WHERE run_tracker.installation.version <> EXCLUDED.version;
+    PERFORM run_tracker.as_owner('run_tracker.installation', format(
+        'INSERT INTO run_tracker.installation (version, installed_at) VALUES (%1$L, clock_timestamp())
+         ON CONFLICT (singleton) DO UPDATE SET version = EXCLUDED.version, installed_at = EXCLUDED.installed_at
+         WHERE run_tracker.installation.version <> EXCLUDED.version', run_tracker.tracker_version()));
 
     -- what is new belongs to whom the rest belongs
     IF owner IS NOT NULL THEN
@@ -106,8 +117,13 @@ BEGIN
 
     -- what was written while there were no triggers is not in the totals, and what was deleted left its history behind
     IF owner IS NOT NULL AND NOT complete THEN
-        DELETE FROM run_tracker.transitions t
-        WHERE NOT EXISTS (SELECT FROM run_tracker.runs r WHERE r.run_id = t.run_id);
+        PERFORM run_tracker.as_owner('run_tracker.transitions',
+            'DELETE FROM run_tracker.transitions t
+             WHERE NOT EXISTS (SELECT FROM run_tracker.runs r WHERE r.run_id = t.run_id)');
+        PERFORM run_tracker.as_owner('run_tracker.open_runs',
+            'DELETE FROM run_tracker.open_runs o
+             WHERE NOT EXISTS (SELECT FROM run_tracker.runs r
+                               WHERE r.run_id = o.run_id AND r.phase IN (''queued'', ''active'', ''waiting''))');
         PERFORM run_tracker.rebuild_open_runs();
         PERFORM run_tracker.rebuild_totals();
     END IF;

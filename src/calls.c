@@ -185,7 +185,11 @@ rt_call_move(FunctionCallInfo fcinfo, const RtMoveCall *call, const NullableDatu
 	rt_call_require(fcinfo, 0, call->table == RT_runs ? "run_id" : "task_id");
 	(void) rt_table(call->table);
 	if (call->table == RT_runs)
+	{
+		/* nobody may learn about other users' runs from how long this takes */
+		rt_run_require(PG_GETARG_DATUM(0));
 		rt_tasks_wait_for_writers(PG_GETARG_UUID_P(0), call->ends);
+	}
 	SPI_connect();
 	find_row(fcinfo, call, &found);
 	to = find_target(call, &found);
@@ -194,7 +198,8 @@ rt_call_move(FunctionCallInfo fcinfo, const RtMoveCall *call, const NullableDatu
 		args[0] = fcinfo->args[0];
 		args[1].value = CStringGetTextDatum(found.lifecycle->states[to].name);
 		args[1].isnull = false;
-		memcpy(&args[2], extra, sizeof(NullableDatum) * nextra);
+		for (int i = 0; i < nextra; i++)
+			args[2 + i] = extra[i];
 		rt_plan_execute(call->update, args, SPI_OK_UPDATE, false);
 		if (SPI_processed != 1)
 			ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),

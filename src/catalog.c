@@ -18,27 +18,36 @@
  */
 #include "run_tracker.h"
 
+#include "access/htup_details.h"
 #include "access/stratnum.h"
 #include "access/tableam.h"
 #include "catalog/namespace.h"
-#include "catalog/partition.h"
-#include "catalog/pg_class.h"
+#include "catalog/pg_type.h"
 #include "executor/executor.h"
 #include "utils/fmgroids.h"
+#include "storage/sinval.h"
 #include "utils/inval.h"
+#include "utils/builtins.h"
 #include "utils/lsyscache.h"
+#include "utils/syscache.h"
 
 #include "catalog.h"
 
 PG_FUNCTION_INFO_V1(run_tracker_require_tables);
 
 #define RT_NAME(t) #t,
+typedef struct RtColumn
+{
+	const char *name;
+	Oid type;
+	bool notnull;
+} RtColumn;
+
 static const char *const table_names[RT_NTABLES] = {RT_TABLES(RT_NAME)};
 #undef RT_NAME
 
-#define RT_COLUMN_NAME(t, c) #c,
-#define RT_COLUMN_NAMES(t)                                                                         \
-	static const char *const columns_##t[] = {RT_COLUMNS_##t(RT_COLUMN_NAME)};
+#define RT_COLUMN_NAME(t, c, type, notnull) {#c, type, notnull},
+#define RT_COLUMN_NAMES(t)					static const RtColumn columns_##t[] = {RT_COLUMNS_##t(RT_COLUMN_NAME)};
 RT_TABLES(RT_COLUMN_NAMES)
 #undef RT_COLUMN_NAMES
 #undef RT_COLUMN_NAME
@@ -46,7 +55,7 @@ RT_TABLES(RT_COLUMN_NAMES)
 #define RT_COLUMN_LIST(t) {columns_##t, lengthof(columns_##t)},
 static const struct
 {
-	const char *const *names;
+	const RtColumn *columns;
 	int count;
 } table_columns[RT_NTABLES] = {RT_TABLES(RT_COLUMN_LIST)};
 #undef RT_COLUMN_LIST
@@ -69,6 +78,7 @@ invalidate(Datum arg, Oid relid)
 		if (relid == InvalidOid || relid == tables[i].relid)
 		{
 			tables[i].valid = false;
+			tables[i].generation++;
 			if (i == RT_lifecycles)
 				lifecycle_generation++;
 		}
@@ -101,6 +111,36 @@ rt_lifecycle_generation(void)
 }
 
 /*
+ * Look up a column.  It must be of the type that the C code takes it for, and never
+ * null where it does not look: the owner of the table may be less than a superuser.
+ */
+static void
+find_column(RtTable *table, RtTableId id, int column)
+{
+	const RtColumn *expected = &table_columns[id].columns[column];
+	HeapTuple tuple = SearchSysCacheAttName(table->relid, expected->name);
+	bool good = false;
+
+	if (HeapTupleIsValid(tuple))
+	{
+		Form_pg_attribute att = (Form_pg_attribute) GETSTRUCT(tuple);
+
+		table->att[column] = att->attnum;
+		good = att->atttypid == expected->type && (att->attnotnull || !expected->notnull);
+		ReleaseSysCache(tuple);
+	}
+	if (!good)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("table %s.%s has no column \"%s\" of type %s%s", RT_SCHEMA, table_names[id],
+						expected->name, format_type_be(expected->type),
+						expected->notnull ? " that is not null" : ""),
+				 errhint("Run SELECT run_tracker.install() to bring the tables to version %s, and "
+						 "take back what was changed in them.",
+						 RT_VERSION)));
+}
+
+/*
  * OID and column numbers of a table; an error with a way out when the table or
  * a column is missing.
  */
@@ -111,6 +151,7 @@ rt_table(RtTableId id)
 
 	while (!table->valid)
 	{
+		uint64 invalidations = SharedInvalidMessageCounter;
 		Oid nsp = get_namespace_oid(RT_SCHEMA, true);
 
 		table->relid = OidIsValid(nsp) ? get_relname_relid(table_names[id], nsp) : InvalidOid;
@@ -118,23 +159,11 @@ rt_table(RtTableId id)
 			ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 							errmsg("table %s.%s does not exist", RT_SCHEMA, table_names[id]),
 							errhint("Run SELECT run_tracker.install() to create the tables.")));
-
-		/* set first: an invalidation during the look-ups below clears it */
-		table->valid = true;
 		for (int i = 0; i < table_columns[id].count; i++)
-		{
-			table->att[i] = get_attnum(table->relid, table_columns[id].names[i]);
-			if (table->att[i] == InvalidAttrNumber)
-			{
-				table->valid = false;
-				ereport(ERROR,
-						(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-						 errmsg("table %s.%s has no column \"%s\"", RT_SCHEMA, table_names[id],
-								table_columns[id].names[i]),
-						 errhint("Run SELECT run_tracker.install() to bring the tables to version %s.",
-								 RT_VERSION)));
-			}
-		}
+			find_column(table, id, i);
+
+		/* again, if anything was invalidated meanwhile; debug_discard_caches does not count */
+		table->valid = invalidations == SharedInvalidMessageCounter;
 	}
 
 	return table;
@@ -173,9 +202,7 @@ rt_trigger_check(FunctionCallInfo fcinfo, RtTableId id, uint32 when, const char 
 
 	table = rt_table(id);
 	rel = trigdata->tg_relation;
-	if (RelationGetRelid(rel) != table->relid &&
-		!(rel->rd_rel->relispartition &&
-		  list_member_oid(get_partition_ancestors(RelationGetRelid(rel)), table->relid)))
+	if (RelationGetRelid(rel) != table->relid)
 		ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 						errmsg("function \"%s\" can only be a trigger of table %s.%s", function,
 							   RT_SCHEMA, table_names[id]),
@@ -202,6 +229,11 @@ rt_probe_begin(RtProbe *probe, Relation rel, Datum run_id, Snapshot snapshot)
 
 	probe->rel = rel;
 	probe->index = index_open(rel->rd_pkindex, AccessShareLock);
+	if (TupleDescAttr(RelationGetDescr(probe->index), 0)->atttypid != UUIDOID)
+		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+						errmsg("primary key of table \"%s\" does not begin with run_id",
+							   RelationGetRelationName(rel)),
+						errtable(rel)));
 	probe->slot = table_slot_create(rel, NULL);
 	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_UUID_EQ, run_id);
 	probe->scan = rt_index_beginscan(rel, probe->index, snapshot, 1);

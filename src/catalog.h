@@ -11,61 +11,141 @@
 #include "access/genam.h"
 #include "access/relscan.h"
 #include "commands/trigger.h"
+#include "catalog/pg_type_d.h"
 #include "executor/tuptable.h"
 #include "utils/rel.h"
 #include "utils/snapshot.h"
 
 /* clang-format off */
 
-/* The columns that C code reads or writes, table by table. */
-#define RT_COLUMNS_runs(X)                                                                         \
-	X(runs, run_id) X(runs, user_id) X(runs, lifecycle) X(runs, status) X(runs, phase)             \
-	X(runs, kind) X(runs, name) X(runs, priority) X(runs, scheduled_at) X(runs, progress)          \
-	X(runs, current_step) X(runs, result) X(runs, reflections) X(runs, error)                      \
-	X(runs, error_detail) X(runs, attempt) X(runs, max_attempts) X(runs, timeout)                  \
-	X(runs, max_duration) X(runs, worker) X(runs, created_at) X(runs, started_at)                  \
-	X(runs, finished_at) X(runs, updated_at) X(runs, duration_ms) X(runs, settings)               \
-	X(runs, variables) X(runs, metrics) X(runs, metadata)
+/* The columns that C code reads or writes, table by table: type, and whether null is impossible. */
+#define RT_COLUMNS_runs(X) \
+	X(runs, run_id, UUIDOID, true) \
+	X(runs, user_id, TEXTOID, true) \
+	X(runs, lifecycle, TEXTOID, true) \
+	X(runs, status, TEXTOID, true) \
+	X(runs, phase, TEXTOID, true) \
+	X(runs, kind, TEXTOID, false) \
+	X(runs, name, TEXTOID, false) \
+	X(runs, priority, INT4OID, true) \
+	X(runs, scheduled_at, TIMESTAMPTZOID, false) \
+	X(runs, progress, INT2OID, false) \
+	X(runs, current_step, TEXTOID, false) \
+	X(runs, result, JSONBOID, false) \
+	X(runs, reflections, JSONBOID, false) \
+	X(runs, error, TEXTOID, false) \
+	X(runs, error_detail, TEXTOID, false) \
+	X(runs, attempt, INT4OID, true) \
+	X(runs, max_attempts, INT4OID, true) \
+	X(runs, timeout, INTERVALOID, false) \
+	X(runs, max_duration, INTERVALOID, false) \
+	X(runs, worker, TEXTOID, false) \
+	X(runs, created_at, TIMESTAMPTZOID, true) \
+	X(runs, started_at, TIMESTAMPTZOID, false) \
+	X(runs, finished_at, TIMESTAMPTZOID, false) \
+	X(runs, updated_at, TIMESTAMPTZOID, true) \
+	X(runs, duration_ms, INT8OID, false) \
+	X(runs, settings, JSONBOID, false) \
+	X(runs, variables, JSONBOID, false) \
+	X(runs, metrics, JSONBOID, false) \
+	X(runs, metadata, JSONBOID, false)
 
-#define RT_COLUMNS_tasks(X)                                                                        \
-	X(tasks, run_id) X(tasks, task_id) X(tasks, user_id) X(tasks, lifecycle) X(tasks, status)      \
-	X(tasks, phase) X(tasks, response) X(tasks, result) X(tasks, input_tokens)                     \
-	X(tasks, output_tokens) X(tasks, total_tokens) X(tasks, cache_read_input_tokens)               \
-	X(tasks, cache_creation_input_tokens) X(tasks, reasoning_output_tokens) X(tasks, cost)         \
-	X(tasks, cost_source) X(tasks, finish_reason) X(tasks, response_id) X(tasks, error)            \
-	X(tasks, error_detail) X(tasks, attempt) X(tasks, time_to_first_token_ms)                      \
-	X(tasks, duration_ms) X(tasks, created_at) X(tasks, started_at) X(tasks, finished_at)          \
-	X(tasks, updated_at) X(tasks, metadata)
+#define RT_COLUMNS_tasks(X) \
+	X(tasks, run_id, UUIDOID, true) \
+	X(tasks, task_id, UUIDOID, true) \
+	X(tasks, user_id, TEXTOID, true) \
+	X(tasks, lifecycle, TEXTOID, true) \
+	X(tasks, status, TEXTOID, true) \
+	X(tasks, phase, TEXTOID, true) \
+	X(tasks, response, TEXTOID, false) \
+	X(tasks, result, JSONBOID, false) \
+	X(tasks, input_tokens, INT8OID, false) \
+	X(tasks, output_tokens, INT8OID, false) \
+	X(tasks, total_tokens, INT8OID, false) \
+	X(tasks, cache_read_input_tokens, INT8OID, false) \
+	X(tasks, cache_creation_input_tokens, INT8OID, false) \
+	X(tasks, reasoning_output_tokens, INT8OID, false) \
+	X(tasks, cost, NUMERICOID, false) \
+	X(tasks, cost_source, TEXTOID, false) \
+	X(tasks, finish_reason, TEXTOID, false) \
+	X(tasks, response_id, TEXTOID, false) \
+	X(tasks, error, TEXTOID, false) \
+	X(tasks, error_detail, TEXTOID, false) \
+	X(tasks, attempt, INT4OID, true) \
+	X(tasks, time_to_first_token_ms, INT8OID, false) \
+	X(tasks, duration_ms, INT8OID, false) \
+	X(tasks, created_at, TIMESTAMPTZOID, true) \
+	X(tasks, started_at, TIMESTAMPTZOID, false) \
+	X(tasks, finished_at, TIMESTAMPTZOID, false) \
+	X(tasks, updated_at, TIMESTAMPTZOID, true) \
+	X(tasks, metadata, JSONBOID, false)
 
-#define RT_COLUMNS_messages(X)                                                                     \
-	X(messages, run_id) X(messages, seq) X(messages, user_id) X(messages, role)                    \
-	X(messages, content) X(messages, parts) X(messages, metadata) X(messages, created_at)
+#define RT_COLUMNS_messages(X) \
+	X(messages, run_id, UUIDOID, true) \
+	X(messages, seq, INT8OID, true) \
+	X(messages, user_id, TEXTOID, true) \
+	X(messages, role, TEXTOID, true) \
+	X(messages, content, TEXTOID, false) \
+	X(messages, parts, JSONBOID, false) \
+	X(messages, metadata, JSONBOID, false) \
+	X(messages, created_at, TIMESTAMPTZOID, true)
 
-#define RT_COLUMNS_logs(X)                                                                         \
-	X(logs, run_id) X(logs, seq) X(logs, user_id) X(logs, level) X(logs, message)                  \
-	X(logs, created_at)
+#define RT_COLUMNS_logs(X) \
+	X(logs, run_id, UUIDOID, true) \
+	X(logs, seq, INT8OID, true) \
+	X(logs, user_id, TEXTOID, true) \
+	X(logs, level, TEXTOID, true) \
+	X(logs, message, TEXTOID, true) \
+	X(logs, created_at, TIMESTAMPTZOID, true)
 
-#define RT_COLUMNS_transitions(X)                                                                  \
-	X(transitions, run_id) X(transitions, seq) X(transitions, user_id) X(transitions, task_id)     \
-	X(transitions, from_status) X(transitions, to_status) X(transitions, attempt)                  \
-	X(transitions, actor) X(transitions, reason) X(transitions, state_ms)                          \
-	X(transitions, occurred_at)
+#define RT_COLUMNS_transitions(X) \
+	X(transitions, run_id, UUIDOID, true) \
+	X(transitions, seq, INT8OID, true) \
+	X(transitions, user_id, TEXTOID, true) \
+	X(transitions, task_id, UUIDOID, false) \
+	X(transitions, from_status, TEXTOID, true) \
+	X(transitions, to_status, TEXTOID, true) \
+	X(transitions, attempt, INT4OID, true) \
+	X(transitions, actor, TEXTOID, false) \
+	X(transitions, reason, TEXTOID, false) \
+	X(transitions, state_ms, INT8OID, true) \
+	X(transitions, occurred_at, TIMESTAMPTZOID, true)
 
-#define RT_COLUMNS_run_totals(X)                                                                   \
-	X(run_totals, run_id) X(run_totals, slot) X(run_totals, user_id) X(run_totals, task_count)     \
-	X(run_totals, failed_task_count) X(run_totals, open_task_count)                                \
-	X(run_totals, input_tokens) X(run_totals, output_tokens) X(run_totals, total_tokens)           \
-	X(run_totals, total_cost) X(run_totals, message_count) X(run_totals, error_count)              \
-	X(run_totals, retrieval_count) X(run_totals, artifact_count)                                   \
-	X(run_totals, last_message_at) X(run_totals, last_activity_at) X(run_totals, updated_at)
+#define RT_COLUMNS_run_totals(X) \
+	X(run_totals, run_id, UUIDOID, true) \
+	X(run_totals, slot, INT4OID, true) \
+	X(run_totals, user_id, TEXTOID, true) \
+	X(run_totals, task_count, INT8OID, true) \
+	X(run_totals, failed_task_count, INT8OID, true) \
+	X(run_totals, open_task_count, INT8OID, true) \
+	X(run_totals, input_tokens, INT8OID, true) \
+	X(run_totals, output_tokens, INT8OID, true) \
+	X(run_totals, total_tokens, INT8OID, true) \
+	X(run_totals, total_cost, NUMERICOID, true) \
+	X(run_totals, message_count, INT8OID, true) \
+	X(run_totals, error_count, INT8OID, true) \
+	X(run_totals, retrieval_count, INT8OID, true) \
+	X(run_totals, artifact_count, INT8OID, true) \
+	X(run_totals, last_message_at, TIMESTAMPTZOID, false) \
+	X(run_totals, last_activity_at, TIMESTAMPTZOID, true) \
+	X(run_totals, updated_at, TIMESTAMPTZOID, true)
 
-#define RT_COLUMNS_open_runs(X)                                                                    \
-	X(open_runs, run_id) X(open_runs, user_id) X(open_runs, lifecycle) X(open_runs, kind)          \
-	X(open_runs, phase) X(open_runs, priority) X(open_runs, available_at)                          \
-	X(open_runs, deadline_at) X(open_runs, last_activity_at) X(open_runs, worker)                  \
-	X(open_runs, attempt)
+#define RT_COLUMNS_open_runs(X) \
+	X(open_runs, run_id, UUIDOID, true) \
+	X(open_runs, user_id, TEXTOID, true) \
+	X(open_runs, lifecycle, TEXTOID, true) \
+	X(open_runs, kind, TEXTOID, false) \
+	X(open_runs, phase, TEXTOID, true) \
+	X(open_runs, priority, INT4OID, true) \
+	X(open_runs, available_at, TIMESTAMPTZOID, true) \
+	X(open_runs, deadline_at, TIMESTAMPTZOID, false) \
+	X(open_runs, last_activity_at, TIMESTAMPTZOID, true) \
+	X(open_runs, worker, TEXTOID, false) \
+	X(open_runs, attempt, INT4OID, true)
 
-#define RT_COLUMNS_lifecycles(X) X(lifecycles, name) X(lifecycles, definition)
+#define RT_COLUMNS_lifecycles(X) \
+	X(lifecycles, name, TEXTOID, true) \
+	X(lifecycles, definition, JSONBOID, true)
 
 #define RT_TABLES(X)                                                                               \
 	X(runs) X(tasks) X(messages) X(logs) X(transitions) X(run_totals) X(open_runs) X(lifecycles)
@@ -79,7 +159,7 @@ typedef enum RtTableId
 } RtTableId;
 #undef RT_TABLE_ID
 
-#define RT_COLUMN_ID(t, c) RT_##t##_##c,
+#define RT_COLUMN_ID(t, c, type, notnull) RT_##t##_##c,
 #define RT_COLUMN_ENUM(t)                                                                          \
 	typedef enum RtColumns_##t{RT_COLUMNS_##t(RT_COLUMN_ID) RT_NCOLUMNS_##t} RtColumns_##t;
 RT_TABLES(RT_COLUMN_ENUM)
@@ -92,6 +172,7 @@ typedef struct RtTable
 {
 	Oid relid;
 	bool valid;
+	uint64 generation;				/* changes whenever the table may have changed */
 	AttrNumber att[RT_MAX_COLUMNS]; /* indexed by RT_<table>_<column> */
 } RtTable;
 

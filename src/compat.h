@@ -22,6 +22,14 @@
 #include "parser/parse_relation.h"
 #endif
 
+/* 16: ownership checks became generic */
+#if PG_VERSION_NUM >= 160000
+#include "catalog/pg_class_d.h"
+#define rt_is_owner(relid, roleid) object_ownercheck(RelationRelationId, relid, roleid)
+#else
+#define rt_is_owner(relid, roleid) pg_class_ownercheck(relid, roleid)
+#endif
+
 /* 16: EvalPlanQualInit learnt about the result relations */
 #if PG_VERSION_NUM >= 160000
 #define rt_EvalPlanQualInit(epq, estate) EvalPlanQualInit(epq, estate, NULL, NIL, -1, NIL)

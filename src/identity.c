@@ -125,6 +125,21 @@ too_deep(const char *json)
 	return false;
 }
 
+/*
+ * Has a JSON text escapes that the encoding of the database may not know?  The parser
+ * would raise an error for them.
+ */
+static bool
+has_foreign_escapes(const char *json)
+{
+	if (GetDatabaseEncoding() == PG_UTF8)
+		return false;
+	for (const char *c = json; (c = strstr(c, "\\u")) != NULL; c += 2)
+		if (strncmp(c + 2, "00", 2) != 0 || c[4] > '7')
+			return true;
+	return false;
+}
+
 /* The claim "sub" of JSON claims; NULL if they do not have one, or are malformed. */
 static char *
 claims_subject(const char *claims)
@@ -134,7 +149,7 @@ claims_subject(const char *claims)
 	JsonLexContext *lexer;
 	int len = strlen(claims);
 
-	if (len > RT_MAX_CLAIMS_LENGTH || too_deep(claims) ||
+	if (len > RT_MAX_CLAIMS_LENGTH || too_deep(claims) || has_foreign_escapes(claims) ||
 		!pg_verify_mbstr(GetDatabaseEncoding(), claims, len, true))
 		return NULL;
 

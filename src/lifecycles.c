@@ -92,7 +92,6 @@ rt_lifecycle_find(const char *name, int len)
 	char key[NAMEDATALEN] = {0};
 	uint64 generation = rt_lifecycle_generation();
 	CacheEntry *entry;
-	bool found;
 
 	if (last && last->lifecycle && last->generation == generation &&
 		last->lifecycle->name_len == len && memcmp(last->lifecycle->name, name, len) == 0)
@@ -111,23 +110,21 @@ rt_lifecycle_find(const char *name, int len)
 		cache = hash_create("run_tracker lifecycles", 16, &ctl, HASH_ELEM | HASH_STRINGS);
 	}
 
-	entry = hash_search(cache, key, HASH_ENTER, &found);
-	if (!found)
-	{
-		entry->context = NULL;
-		entry->lifecycle = NULL;
-	}
-	if (entry->lifecycle == NULL || entry->generation != generation)
+	entry = hash_search(cache, key, HASH_FIND, NULL);
+	if (entry == NULL || entry->lifecycle == NULL || entry->generation != generation)
 	{
 		Jsonb *definition;
 		MemoryContext context;
 		MemoryContext oldcontext;
 		RtLifecycle *lifecycle;
 
-		entry->lifecycle = NULL;
-		if (entry->context)
-			MemoryContextDelete(entry->context);
-		entry->context = NULL;
+		if (entry)
+		{
+			entry->lifecycle = NULL;
+			if (entry->context)
+				MemoryContextDelete(entry->context);
+			entry->context = NULL;
+		}
 
 		definition = read_definition(key);
 		if (definition == NULL)
@@ -138,8 +135,10 @@ rt_lifecycle_find(const char *name, int len)
 		oldcontext = MemoryContextSwitchTo(context);
 		lifecycle = rt_lifecycle_compile(key, definition);
 		MemoryContextSwitchTo(oldcontext);
-		MemoryContextSetParent(context, CacheMemoryContext);
 
+		/* names that are not known leave no entry: anyone can make them up */
+		entry = hash_search(cache, key, HASH_ENTER, NULL);
+		MemoryContextSetParent(context, CacheMemoryContext);
 		/* if a change was announced meanwhile, the next caller compiles again */
 		entry->context = context;
 		entry->lifecycle = lifecycle;
@@ -325,7 +324,7 @@ check_unused(Relation rel, const char *lifecycle, ArrayType *names, const char *
 	RtOwnerSwitch save;
 
 	SPI_connect();
-	rt_owner_enter(&save, rel);
+	rt_owner_enter(&save, rel, false);
 	if (SPI_execute("LOCK TABLE run_tracker.runs, run_tracker.tasks IN SHARE MODE", false, 0) !=
 		SPI_OK_UTILITY)
 		elog(ERROR, "could not lock the tables");

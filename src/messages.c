@@ -117,7 +117,7 @@ static void
 name_run(const pg_uuid_t *run_id, const char *name)
 {
 	RtWriter writer;
-	Snapshot snapshot = rt_latest_snapshot();
+	Snapshot snapshot = rt_current_snapshot();
 	RtProbe probe;
 
 	rt_writer_open(&writer, RT_runs);

@@ -19,6 +19,7 @@
 
 #include "access/table.h"
 #include "access/tableam.h"
+#include "access/xact.h"
 #include "executor/spi.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
@@ -99,6 +100,20 @@ begin_row(RtWriter *writer, const RtRun *run, TimestampTz now)
 	rt_writer_set(writer, RT_ATT(t, open_runs, attempt), Int32GetDatum(run->attempt), false);
 }
 
+/* Lock the row of a run; 40001 if it was changed after the transaction's snapshot. */
+static void
+lock_row(Relation rel, TupleTableSlot *row, Snapshot snapshot)
+{
+	ItemPointerData tid = row->tts_tid;
+
+	if (!rt_row_lock(rel, row, snapshot, LockTupleExclusive, true) ||
+		(IsolationUsesXactSnapshot() && !ItemPointerEquals(&tid, &row->tts_tid)))
+		ereport(ERROR, (errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+						errmsg("could not serialize access due to concurrent update"),
+						errdetail("Another transaction has noted activity of the run."),
+						errhint("The transaction might succeed if retried."), errtable(rel)));
+}
+
 /* Make the rows of runs, whose rows in runs the caller has locked, what they should be. */
 void
 rt_open_runs_sync(const RtRun *runs, int n)
@@ -110,7 +125,7 @@ rt_open_runs_sync(const RtRun *runs, int n)
 	if (n == 0)
 		return;
 	rt_writer_open(&writer, RT_open_runs);
-	snapshot = rt_latest_snapshot();
+	snapshot = rt_current_snapshot();
 	for (int i = 0; i < n; i++)
 	{
 		const RtRun *run = &runs[i];
@@ -118,8 +133,9 @@ rt_open_runs_sync(const RtRun *runs, int n)
 		bool found;
 
 		rt_probe_begin(&probe, writer.rel, UUIDPGetDatum(&run->run_id), snapshot);
-		found = rt_probe_next(&probe, ForwardScanDirection) &&
-				rt_row_lock(writer.rel, probe.slot, snapshot, LockTupleExclusive, true);
+		found = rt_probe_next(&probe, ForwardScanDirection);
+		if (found)
+			lock_row(writer.rel, probe.slot, snapshot);
 		if (!RT_PHASE_IS_OPEN(run->phase))
 		{
 			if (found)
@@ -164,7 +180,7 @@ rt_open_runs_touch(RtDelta **deltas, int n)
 {
 	Relation rel = table_open(rt_table(RT_open_runs)->relid, RowExclusiveLock);
 	const RtTable *t = rt_table(RT_open_runs);
-	Snapshot snapshot = rt_latest_snapshot();
+	Snapshot snapshot = rt_current_snapshot();
 	TimestampTz now = GetCurrentTimestamp();
 	RtWriter writer;
 	bool writing = false;
@@ -194,24 +210,17 @@ rt_open_runs_touch(RtDelta **deltas, int n)
 }
 
 /*
- * rebuild_open_runs() → number of rows put right.  For install(), after the
- * triggers were gone for a while; the caller keeps writers away.
+ * rebuild_open_runs() → number of rows put right, besides those that must go.  For install(), after
+ * the triggers were gone for a while; the caller keeps writers away.
  */
 Datum
 run_tracker_rebuild_open_runs(PG_FUNCTION_ARGS)
 {
 	RtRun *runs;
 	uint64 nruns;
-	uint64 n;
 
 	(void) rt_table(RT_runs);
 	SPI_connect();
-	if (SPI_execute("DELETE FROM run_tracker.open_runs o WHERE NOT EXISTS (SELECT FROM "
-					"run_tracker.runs r WHERE r.run_id = o.run_id "
-					"AND r.phase IN ('queued', 'active', 'waiting'))",
-					false, 0) != SPI_OK_DELETE)
-		elog(ERROR, "could not delete from open_runs");
-	n = SPI_processed;
 	if (SPI_execute("SELECT r.run_id FROM run_tracker.runs r "
 					"LEFT JOIN run_tracker.open_runs o ON o.run_id = r.run_id "
 					"WHERE r.phase IN ('queued', 'active', 'waiting') "
@@ -231,5 +240,5 @@ run_tracker_rebuild_open_runs(PG_FUNCTION_ARGS)
 	}
 	rt_open_runs_sync(runs, nruns);
 	SPI_finish();
-	PG_RETURN_INT64(n + nruns);
+	PG_RETURN_INT64(nruns);
 }

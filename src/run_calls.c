@@ -215,6 +215,7 @@ run_tracker_transition_run(PG_FUNCTION_ARGS)
 	rt_call_require(fcinfo, 0, "run_id");
 	rt_call_require(fcinfo, 1, "status");
 	call.status = PG_GETARG_DATUM(1);
+	rt_run_require(PG_GETARG_DATUM(0));
 	/* what does not end the run need not wait for whoever adds to it */
 	if (rt_run_fetch(PG_GETARG_UUID_P(0), &run))
 	{

@@ -524,6 +524,8 @@ run_tracker_runs_after(PG_FUNCTION_ARGS)
 	int nold = 0;
 	int nnew = 0;
 
+	/* see what other parts of the statement did */
+	CommandCounterIncrement();
 	if (trigdata->tg_oldtable)
 		nold = read_runs(trigdata->tg_oldtable, rel, t, &old);
 	if (trigdata->tg_newtable)

@@ -15,7 +15,8 @@
  * (rt_sequence_release()); never until the end of the transaction.  Writers of
  * one run wait for each other's statements, not for each other's transactions.
  * At most one such lock is held at a time, so they cannot deadlock among
- * themselves.  An abort releases it.
+ * themselves.  An abort releases it; it belongs to the top transaction's resource owner,
+ * since statements within a statement may release it.
  *
  * Memory: one static struct.
  *
@@ -27,6 +28,7 @@
 #include "common/hashfn.h"
 #include "miscadmin.h"
 #include "storage/lock.h"
+#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 
 #include "catalog.h"
@@ -39,12 +41,13 @@ static struct
 {
 	bool held;
 	LOCKTAG tag;
+	SubTransactionId subid; /* that took it; its abort may take the row away */
 	Oid relid;
 	pg_uuid_t run_id;
 	int64 last; /* the number given last */
 } current;
 
-/* The lock is gone after an abort: forget it. */
+/* The lock is gone at the end of the transaction: forget it. */
 static void
 forget_at_xact_end(XactEvent event, void *arg)
 {
@@ -53,10 +56,14 @@ forget_at_xact_end(XactEvent event, void *arg)
 }
 
 static void
-forget_at_subxact_end(SubXactEvent event, SubTransactionId sub, SubTransactionId parent, void *arg)
+release_at_subxact_end(SubXactEvent event, SubTransactionId sub, SubTransactionId parent, void *arg)
 {
+	if (!current.held || current.subid != sub)
+		return;
 	if (event == SUBXACT_EVENT_ABORT_SUB)
-		current.held = false;
+		rt_sequence_release();
+	else if (event == SUBXACT_EVENT_COMMIT_SUB)
+		current.subid = parent;
 }
 
 /* Register the callbacks; once per backend. */
@@ -64,7 +71,7 @@ void
 rt_sequence_init(void)
 {
 	RegisterXactCallback(forget_at_xact_end, NULL);
-	RegisterSubXactCallback(forget_at_subxact_end, NULL);
+	RegisterSubXactCallback(release_at_subxact_end, NULL);
 }
 
 /* The highest number in the index, of whatever transaction. */
@@ -84,6 +91,17 @@ highest(Relation rel, AttrNumber seq_att, Datum run_id)
 	return seq;
 }
 
+/* One more than the number given last. */
+static int64
+following(void)
+{
+	if (current.last == PG_INT64_MAX)
+		ereport(ERROR, (errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+						errmsg("run %s has no number left",
+							   rt_uuid_string(UUIDPGetDatum(&current.run_id)))));
+	return ++current.last;
+}
+
 /*
  * The next number of a run in a table.  The caller inserts the row at once, and
  * calls rt_sequence_release() when its statement is over.
@@ -92,23 +110,28 @@ int64
 rt_sequence_next(Relation rel, AttrNumber seq_att, Datum run_id)
 {
 	pg_uuid_t *uuid = DatumGetUUIDP(run_id);
+	ResourceOwner owner = CurrentResourceOwner;
 	uint64 hash;
 
 	if (current.held && current.relid == RelationGetRelid(rel) &&
 		memcmp(&current.run_id, uuid, sizeof(pg_uuid_t)) == 0)
-		return ++current.last;
+		return following();
 
 	rt_sequence_release();
 
 	hash = DatumGetUInt64(hash_any_extended(uuid->data, UUID_LEN, RelationGetRelid(rel)));
 	SET_LOCKTAG_ADVISORY(current.tag, MyDatabaseId, (uint32) (hash >> 32), (uint32) hash,
 						 RT_LOCK_CLASS);
+	/* it is released in another portal or subtransaction, perhaps */
+	CurrentResourceOwner = TopTransactionResourceOwner;
 	(void) LockAcquire(&current.tag, ExclusiveLock, false, false);
+	CurrentResourceOwner = owner;
 	current.held = true;
+	current.subid = GetCurrentSubTransactionId();
 	current.relid = RelationGetRelid(rel);
 	current.run_id = *uuid;
 	current.last = highest(rel, seq_att, run_id);
-	return ++current.last;
+	return following();
 }
 
 /* Let other writers of the run take numbers; harmless when nothing is held. */
@@ -117,7 +140,11 @@ rt_sequence_release(void)
 {
 	if (current.held)
 	{
+		ResourceOwner owner = CurrentResourceOwner;
+
 		current.held = false;
+		CurrentResourceOwner = TopTransactionResourceOwner;
 		(void) LockRelease(&current.tag, ExclusiveLock, false);
+		CurrentResourceOwner = owner;
 	}
 }

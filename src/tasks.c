@@ -55,6 +55,9 @@ static Closing closing;
  * ----------------------------------------------------------------
  */
 
+/* beyond this, sums over many tasks could leave the range of bigint */
+#define RT_MAX_AMOUNT INT64CONST(1000000000000)
+
 /* A number of tokens or milliseconds; 0 for null, 23514 if negative. */
 static int64
 amount(const RtRow *row, AttrNumber att)
@@ -64,6 +67,10 @@ amount(const RtRow *row, AttrNumber att)
 	if (rt_row_isnull(row, att))
 		return 0;
 	value = DatumGetInt64(rt_row_get(row, att));
+	if (value > RT_MAX_AMOUNT)
+		rt_row_violation(row, att,
+						 psprintf("The value is %lld, at most %lld is possible.", (long long) value,
+								  (long long) RT_MAX_AMOUNT));
 	if (value < 0)
 		rt_row_violation(row, att,
 						 psprintf("The value is %lld, it must not be negative.",
@@ -102,17 +109,16 @@ check_values(const RtRow *row)
 	if (!rt_row_isnull(row, cost) && (row->old == NULL || rt_row_differs(row, cost)))
 	{
 		Datum value = rt_row_get(row, cost);
-		char *text;
+		Datum zero = DirectFunctionCall1(int8_numeric, Int64GetDatum(0));
+		Datum bound = DirectFunctionCall1(int8_numeric, Int64GetDatum(RT_MAX_AMOUNT));
 
-		if (numeric_is_nan(DatumGetNumeric(value)) || numeric_is_inf(DatumGetNumeric(value)) ||
-			DatumGetBool(DirectFunctionCall2(numeric_lt, value,
-											 DirectFunctionCall1(int8_numeric, Int64GetDatum(0)))))
-		{
-			text = DatumGetCString(DirectFunctionCall1(numeric_out, value));
+		/* NaN is greater than every number */
+		if (DatumGetBool(DirectFunctionCall2(numeric_lt, value, zero)) ||
+			DatumGetBool(DirectFunctionCall2(numeric_gt, value, bound)))
 			rt_row_violation(row, cost,
-							 psprintf("The cost is %s, it must be a number that is not negative.",
-									  text));
-		}
+							 psprintf("The cost is %s, it must be a number from 0 to %lld.",
+									  DatumGetCString(DirectFunctionCall1(numeric_out, value)),
+									  (long long) RT_MAX_AMOUNT));
 	}
 
 	rt_row_check_json(row, RT_ATT(t, tasks, metadata), false);
@@ -416,6 +422,8 @@ run_tracker_tasks_after(PG_FUNCTION_ARGS)
 	RtDelta **deltas;
 	int n;
 
+	/* see what other parts of the statement did */
+	CommandCounterIncrement();
 	if (trigdata->tg_oldtable)
 		rt_fold_rows(fold, trigdata->tg_oldtable, trigdata->tg_relation, t, run_id,
 					 task_contribution, -1);
@@ -426,9 +434,8 @@ run_tracker_tasks_after(PG_FUNCTION_ARGS)
 
 	for (int i = 0; i < n; i++)
 	{
-		/* the foreign key holds the run by now; for updates, tasks_before has done both */
-		if (deltas[i]->counts[RT_COUNT_OPEN_TASKS] > 0 &&
-			TRIGGER_FIRED_BY_INSERT(trigdata->tg_event))
+		/* by now, the foreign key or tasks_before holds the run */
+		if (deltas[i]->counts[RT_COUNT_OPEN_TASKS] > 0)
 			rt_run_require_open(&deltas[i]->run_id, false);
 		/* a response is a message, too, for whoever sorts conversations by their last one */
 		if (deltas[i]->counts[RT_COUNT_TASKS] > 0 && trigdata->tg_newtable)
@@ -541,7 +548,7 @@ close_tasks(const pg_uuid_t *run_ids, int n, RtPhase phase, Snapshot snapshot)
 	SPI_connect();
 	saved = closing;
 	closing.actor = rt_identity_actor();
-	rt_owner_enter(&save, tasks);
+	rt_owner_enter(&save, tasks, false);
 	if (plan == NULL)
 	{
 		Oid types[1] = {UUIDARRAYOID};

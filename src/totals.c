@@ -55,6 +55,7 @@ typedef struct RtPlace
 } RtPlace;
 
 static HTAB *places = NULL;
+static uint64 places_generation; /* of run_totals, when they were remembered */
 
 /* column of run_totals for each RtCounter */
 static const int counter_columns[RT_NCOUNTERS] = {
@@ -76,8 +77,11 @@ static void
 forget_at_subxact_end(SubXactEvent event, SubTransactionId sub, SubTransactionId parent, void *arg)
 {
 	/* the rows there may be versions that were rolled back */
-	if (event == SUBXACT_EVENT_ABORT_SUB)
+	if (event == SUBXACT_EVENT_ABORT_SUB && places)
+	{
+		hash_destroy(places);
 		places = NULL;
+	}
 }
 
 /* Register the callbacks; once per backend. */
@@ -95,7 +99,8 @@ remember(const pg_uuid_t *run_id, ItemPointer tid)
 	RtPlace *place;
 	bool found;
 
-	if (places == NULL || hash_get_num_entries(places) >= RT_MAX_PLACES)
+	if (places == NULL || hash_get_num_entries(places) >= RT_MAX_PLACES ||
+		places_generation != rt_table(RT_run_totals)->generation)
 	{
 		HASHCTL ctl = {0};
 
@@ -106,6 +111,7 @@ remember(const pg_uuid_t *run_id, ItemPointer tid)
 		ctl.hcxt = TopTransactionContext;
 		places = hash_create("run_tracker places of slots", 64, &ctl,
 							 HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+		places_generation = rt_table(RT_run_totals)->generation;
 	}
 	place = hash_search(places, run_id, HASH_ENTER, &found);
 	place->tid = *tid;
@@ -122,7 +128,9 @@ fetch_remembered(RtWriter *writer, const pg_uuid_t *run_id, TupleTableSlot *row)
 	Datum found_id;
 	bool isnull;
 
-	if (places == NULL || (place = hash_search(places, run_id, HASH_FIND, NULL)) == NULL)
+	/* after a rewrite of the table, the rows are elsewhere */
+	if (places == NULL || places_generation != writer->table->generation ||
+		(place = hash_search(places, run_id, HASH_FIND, NULL)) == NULL)
 		return false;
 	if (!table_tuple_fetch_row_version(writer->rel, &place->tid, SnapshotSelf, row))
 		return false;
@@ -304,8 +312,7 @@ rt_totals_apply(RtDelta **deltas, int n)
 		if (!fetch_remembered(&writer, &delta->run_id, row))
 		{
 			if (snapshot == NULL)
-				snapshot = RegisterSnapshot(IsolationUsesXactSnapshot() ? GetTransactionSnapshot() :
-																		  GetLatestSnapshot());
+				snapshot = rt_current_snapshot();
 			if (!lock_free_slot(&writer, &delta->run_id, snapshot, row))
 				ExecClearTuple(row);
 		}

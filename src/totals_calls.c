@@ -52,6 +52,8 @@ run_tracker_after_truncate(PG_FUNCTION_ARGS)
 	TriggerData *trigdata = (TriggerData *) fcinfo->context;
 	Relation totals;
 	RtOwnerSwitch save;
+	SPIPlanPtr plan;
+	Snapshot snapshot;
 	int i;
 
 	for (i = 0; i < lengthof(truncations) - 1; i++)
@@ -65,12 +67,17 @@ run_tracker_after_truncate(PG_FUNCTION_ARGS)
 
 	/* not open any more when it is truncated itself */
 	totals = table_open(rt_table(RT_run_totals)->relid, RowExclusiveLock);
-	rt_owner_enter(&save, totals);
+	rt_owner_enter(&save, totals, false);
 	table_close(totals, NoLock);
 
 	SPI_connect();
-	if (SPI_execute(truncations[i].sql, false, 0) < 0)
+	plan = SPI_prepare(truncations[i].sql, 0, NULL);
+	/* rows that are newer than the transaction's snapshot are gone, too */
+	snapshot = rt_latest_snapshot();
+	if (plan == NULL ||
+		SPI_execute_snapshot(plan, NULL, NULL, snapshot, InvalidSnapshot, false, true, 0) < 0)
 		elog(ERROR, "could not adapt the totals");
+	UnregisterSnapshot(snapshot);
 	SPI_finish();
 	rt_owner_leave(&save);
 	return PointerGetDatum(NULL);
@@ -100,7 +107,7 @@ delete_orphans(void)
 	RtOwnerSwitch save;
 	int64 n;
 
-	rt_owner_enter(&save, totals);
+	rt_owner_enter(&save, totals, false);
 	if (SPI_execute("DELETE FROM run_tracker.run_totals t WHERE NOT EXISTS "
 					"(SELECT FROM run_tracker.runs r WHERE r.run_id = t.run_id)",
 					false, 0) != SPI_OK_DELETE)

@@ -26,30 +26,50 @@
 
 #include "access/table.h"
 #include "access/tableam.h"
+#include "access/sysattr.h"
 #include "access/xact.h"
+#include "executor/spi.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "nodes/parsenodes.h"
+#include "rewrite/rewriteHandler.h"
+#include "utils/guc.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
 #include "utils/snapmgr.h"
 
 #include "writer.h"
 
+PG_FUNCTION_INFO_V1(run_tracker_as_owner);
+
 /*
- * Become the owner of a table.  SECURITY_NOFORCE_RLS because FORCE ROW LEVEL
- * SECURITY would hide rows even from the owner, silently.
+ * Become the owner of a table.  SECURITY_NOFORCE_RLS because FORCE ROW LEVEL SECURITY
+ * would hide rows even from the owner, silently.  Triggers of the owner's then run with
+ * the rights of the owner, so the search_path must not be that of the caller.  With
+ * restricted, they cannot put anything off until the caller is back, either.
  */
 void
-rt_owner_enter(RtOwnerSwitch *save, Relation rel)
+rt_owner_enter(RtOwnerSwitch *save, Relation rel, bool restricted)
 {
 	GetUserIdAndSecContext(&save->userid, &save->sec_context);
 	SetUserIdAndSecContext(rel->rd_rel->relowner,
-						   save->sec_context | SECURITY_LOCAL_USERID_CHANGE | SECURITY_NOFORCE_RLS);
+						   save->sec_context | SECURITY_LOCAL_USERID_CHANGE | SECURITY_NOFORCE_RLS |
+							   (restricted ? SECURITY_RESTRICTED_OPERATION : 0));
+	save->guc_level = 0;
+	if (restricted || rel->trigdesc != NULL)
+	{
+		save->guc_level = NewGUCNestLevel();
+		(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_SAVE, true, 0, false);
+	}
 }
 
 /* Become who one was before rt_owner_enter(). */
 void
 rt_owner_leave(const RtOwnerSwitch *save)
 {
+	if (save->guc_level != 0)
+		AtEOXact_GUC(true, save->guc_level);
 	SetUserIdAndSecContext(save->userid, save->sec_context);
 }
 
@@ -59,9 +79,17 @@ make_estate(Relation rel, ResultRelInfo **rri)
 {
 	EState *estate = CreateExecutorState();
 	RangeTblEntry *rte = makeNode(RangeTblEntry);
+	Bitmapset *updated = NULL;
+	Bitmapset *pkey = RelationGetIndexAttrBitmap(rel, INDEX_ATTR_BITMAP_PRIMARY_KEY);
 #if PG_VERSION_NUM >= 160000
 	List *perminfos = NIL;
+	RTEPermissionInfo *perminfo;
 #endif
+
+	/* triggers on columns, and generated columns, want to know what an update sets */
+	for (int i = 1; i <= RelationGetDescr(rel)->natts; i++)
+		if (!bms_is_member(i - FirstLowInvalidHeapAttributeNumber, pkey))
+			updated = bms_add_member(updated, i - FirstLowInvalidHeapAttributeNumber);
 
 	rte->rtekind = RTE_RELATION;
 	rte->relid = RelationGetRelid(rel);
@@ -69,12 +97,15 @@ make_estate(Relation rel, ResultRelInfo **rri)
 	rte->rellockmode = RowExclusiveLock;
 
 #if PG_VERSION_NUM >= 180000
-	addRTEPermissionInfo(&perminfos, rte);
+	perminfo = addRTEPermissionInfo(&perminfos, rte);
+	perminfo->updatedCols = updated;
 	ExecInitRangeTable(estate, list_make1(rte), perminfos, bms_make_singleton(1));
 #elif PG_VERSION_NUM >= 160000
-	addRTEPermissionInfo(&perminfos, rte);
+	perminfo = addRTEPermissionInfo(&perminfos, rte);
+	perminfo->updatedCols = updated;
 	ExecInitRangeTable(estate, list_make1(rte), perminfos);
 #else
+	rte->updatedCols = updated;
 	ExecInitRangeTable(estate, list_make1(rte));
 #endif
 
@@ -90,8 +121,6 @@ make_estate(Relation rel, ResultRelInfo **rri)
 void
 rt_writer_open(RtWriter *writer, RtTableId id)
 {
-	RtOwnerSwitch save;
-
 	writer->table = rt_table(id);
 	writer->rel = table_open(writer->table->relid, RowExclusiveLock);
 	/* locking may have accepted invalidations */
@@ -103,9 +132,7 @@ rt_writer_open(RtWriter *writer, RtTableId id)
 	writer->estate->es_opened_result_relations = list_make1(writer->rri);
 	writer->slot = MakeSingleTupleTableSlot(RelationGetDescr(writer->rel), &TTSOpsVirtual);
 
-	rt_owner_enter(&save, writer->rel);
-	writer->save_userid = save.userid;
-	writer->save_sec_context = save.sec_context;
+	rt_owner_enter(&writer->save, writer->rel, id != RT_runs && writer->rel->trigdesc != NULL);
 	AfterTriggerBeginQuery();
 }
 
@@ -116,11 +143,9 @@ rt_writer_open(RtWriter *writer, RtTableId id)
 void
 rt_writer_close(RtWriter *writer)
 {
-	RtOwnerSwitch save = {writer->save_userid, writer->save_sec_context};
-
 	/* as ExecutorFinish does: triggers must see the rows */
 	AfterTriggerEndQuery(writer->estate);
-	rt_owner_leave(&save);
+	rt_owner_leave(&writer->save);
 
 	ExecCloseResultRelations(writer->estate);
 	ExecDropSingleTupleTableSlot(writer->slot);
@@ -130,15 +155,28 @@ rt_writer_close(RtWriter *writer)
 	CommandCounterIncrement();
 }
 
-/* Start a row with all columns null. */
+/* Start a row with all columns null, or their defaults: the owner may have added some. */
 void
 rt_writer_blank(RtWriter *writer)
 {
-	int natts = RelationGetDescr(writer->rel)->natts;
+	TupleDesc desc = RelationGetDescr(writer->rel);
 
 	ExecClearTuple(writer->slot);
-	memset(writer->slot->tts_values, 0, natts * sizeof(Datum));
-	memset(writer->slot->tts_isnull, true, natts * sizeof(bool));
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, i);
+		Expr *expr = NULL;
+
+		if (att->atthasdef && !att->attgenerated && !att->attisdropped)
+			expr = (Expr *) build_column_default(writer->rel, i + 1);
+		writer->slot->tts_values[i] = (Datum) 0;
+		writer->slot->tts_isnull[i] = true;
+		if (expr)
+			writer->slot->tts_values[i] =
+				ExecEvalExprSwitchContext(ExecPrepareExpr(expr, writer->estate),
+										  GetPerTupleExprContext(writer->estate),
+										  &writer->slot->tts_isnull[i]);
+	}
 }
 
 /* Start a row as a copy of another; the values stay in the other's memory. */
@@ -263,6 +301,18 @@ rt_row_lock(Relation rel, TupleTableSlot *slot, Snapshot snapshot, LockTupleMode
 }
 
 /*
+ * What a row must look like to be written without need: under REPEATABLE READ, a row that
+ * was changed after the transaction's snapshot would be there twice for the transaction.
+ * Registered: the caller unregisters it.
+ */
+Snapshot
+rt_current_snapshot(void)
+{
+	return RegisterSnapshot(IsolationUsesXactSnapshot() ? GetTransactionSnapshot() :
+														  GetLatestSnapshot());
+}
+
+/*
  * The newest committed state, and what this transaction did so far.  Registered:
  * the caller unregisters it.
  */
@@ -270,4 +320,31 @@ Snapshot
 rt_latest_snapshot(void)
 {
 	return RegisterSnapshot(GetLatestSnapshot());
+}
+
+/*
+ * as_owner(relation, query): run a query as the owner of a table of the extension, so that
+ * triggers of that owner's do not run as the superuser who calls install().
+ */
+Datum
+run_tracker_as_owner(PG_FUNCTION_ARGS)
+{
+	Relation rel;
+	RtOwnerSwitch save;
+	int64 n;
+
+	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
+		PG_RETURN_NULL();
+	rel = table_open(PG_GETARG_OID(0), AccessShareLock);
+	if (!rt_is_owner(RelationGetRelid(rel), GetUserId()))
+		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_TABLE, RelationGetRelationName(rel));
+	SPI_connect();
+	rt_owner_enter(&save, rel, true);
+	if (SPI_execute(TextDatumGetCString(PG_GETARG_DATUM(1)), false, 0) < 0)
+		elog(ERROR, "could not run the query");
+	n = SPI_processed;
+	rt_owner_leave(&save);
+	SPI_finish();
+	table_close(rel, NoLock);
+	PG_RETURN_INT64(n);
 }

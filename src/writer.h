@@ -13,6 +13,14 @@
 
 #include "catalog.h"
 
+/* State of the user switch that bookkeeping does (identity.c is about callers). */
+typedef struct RtOwnerSwitch
+{
+	Oid userid;
+	int sec_context;
+	int guc_level; /* 0: settings were left alone */
+} RtOwnerSwitch;
+
 typedef struct RtWriter
 {
 	const RtTable *table;
@@ -20,16 +28,8 @@ typedef struct RtWriter
 	EState *estate;
 	ResultRelInfo *rri;
 	TupleTableSlot *slot; /* the row to be written */
-	Oid save_userid;
-	int save_sec_context;
+	RtOwnerSwitch save;
 } RtWriter;
-
-/* State of the user switch that bookkeeping does (identity.c is about callers). */
-typedef struct RtOwnerSwitch
-{
-	Oid userid;
-	int sec_context;
-} RtOwnerSwitch;
 
 extern void rt_writer_open(RtWriter *writer, RtTableId id);
 extern void rt_writer_close(RtWriter *writer);
@@ -43,7 +43,8 @@ extern void rt_writer_delete_runs(RtTableId id, const pg_uuid_t *run_ids, int n)
 extern bool rt_row_lock(Relation rel, TupleTableSlot *slot, Snapshot snapshot, LockTupleMode mode,
 						bool wait);
 extern Snapshot rt_latest_snapshot(void);
-extern void rt_owner_enter(RtOwnerSwitch *save, Relation rel);
+extern Snapshot rt_current_snapshot(void);
+extern void rt_owner_enter(RtOwnerSwitch *save, Relation rel, bool restricted);
 extern void rt_owner_leave(const RtOwnerSwitch *save);
 
 #endif /* RT_WRITER_H */

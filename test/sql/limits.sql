@@ -112,7 +112,7 @@ SELECT status, input_tokens, total_tokens, cost, metadata FROM run_tracker.tasks
 UPDATE run_tracker.tasks SET input_tokens = 10, cache_read_input_tokens = 4, cache_creation_input_tokens = 6,
     output_tokens = 7, reasoning_output_tokens = 7, cost = 0, time_to_first_token_ms = 0, metadata = '{}'
 RETURNING total_tokens;
-UPDATE run_tracker.tasks SET cost = 12345678901234567890.123456789 RETURNING cost;
+UPDATE run_tracker.tasks SET cost = 123456789012.123456789 RETURNING cost;
 -- the constraints hold without the triggers, too
 ALTER TABLE run_tracker.tasks DISABLE TRIGGER USER;
 DO $$

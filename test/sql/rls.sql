@@ -205,7 +205,6 @@ CALL pg_temp.try($$TRUNCATE run_tracker.runs CASCADE$$);
 CALL pg_temp.try($$INSERT INTO run_tracker.runs (status) VALUES ('completed')$$);
 CALL pg_temp.try($$INSERT INTO run_tracker.runs (status) VALUES ('running')$$);
 CALL pg_temp.try($$INSERT INTO run_tracker.tasks (run_id, status, cost) VALUES ('a0000000-0000-0000-0000-000000000001', 'completed', 1)$$);
-COPY run_tracker.runs (name) FROM stdin;
 
 -- looking into rows while they are filtered: the function meets no foreign row
 CREATE FUNCTION pg_temp.leak(value text) RETURNS boolean LANGUAGE plpgsql COST 0.0000001 AS $$
