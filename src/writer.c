@@ -80,15 +80,18 @@ make_estate(Relation rel, ResultRelInfo **rri)
 	EState *estate = CreateExecutorState();
 	RangeTblEntry *rte = makeNode(RangeTblEntry);
 	Bitmapset *updated = NULL;
-	Bitmapset *pkey = RelationGetIndexAttrBitmap(rel, INDEX_ATTR_BITMAP_PRIMARY_KEY);
+	Bitmapset *keys = RelationGetIndexAttrBitmap(rel, INDEX_ATTR_BITMAP_KEY);
 #if PG_VERSION_NUM >= 160000
 	List *perminfos = NIL;
 	RTEPermissionInfo *perminfo;
 #endif
 
-	/* triggers on columns, and generated columns, want to know what an update sets */
+	/*
+	 * Triggers on columns, and generated columns, want to know what an update sets.  Not
+	 * keys: an update of those would take a stronger lock.
+	 */
 	for (int i = 1; i <= RelationGetDescr(rel)->natts; i++)
-		if (!bms_is_member(i - FirstLowInvalidHeapAttributeNumber, pkey))
+		if (!bms_is_member(i - FirstLowInvalidHeapAttributeNumber, keys))
 			updated = bms_add_member(updated, i - FirstLowInvalidHeapAttributeNumber);
 
 	rte->rtekind = RTE_RELATION;
