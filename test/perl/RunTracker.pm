@@ -244,7 +244,7 @@ DELETE FROM run_tracker.messages WHERE seq = 2 AND right(run_id::text, 1) = '6';
 INSERT INTO run_tracker.runs (run_id, user_id, status, created_at, started_at, finished_at, attempt)
 VALUES (pg_temp.id(2, 1), 'user 1', 'completed', '2001-01-01', '2001-01-01 00:00:01.5', '2001-01-02', 3);
 INSERT INTO run_tracker.tasks (run_id, task_id, status, input_tokens, cost, finished_at, created_at)
-VALUES (pg_temp.id(2, 1), pg_temp.id(3, 1), 'completed', 9007199254740993, 1e30, '2001-01-02', '2001-01-01');
+VALUES (pg_temp.id(2, 1), pg_temp.id(3, 1), 'completed', 999999999999, 1e11, '2001-01-02', '2001-01-01');
 
 INSERT INTO app.item (run_id, note) SELECT run_id, left(name, 10) FROM run_tracker.runs WHERE kind IS NOT NULL;
 DELETE FROM app.item WHERE id % 3 = 0;

@@ -37,7 +37,7 @@ sub task_id
 	my $back = random_below(one_of(3, 10, 40));
 	return sprintf "'00000000-0000-7000-8001-%012d'", $tasks > $back ? $tasks - $back : 1;
 }
-sub amount { return one_of('NULL', 0, 1, 1 + random_below(1000), '9007199254740993'); }
+sub amount { return one_of('NULL', 0, 1, 1 + random_below(1000), '999999999999'); }
 sub cost { return one_of('NULL', '0', '0.000000000000000000001', random_below(100) . '.10', '123456789012345678901234567890.5'); }
 sub task_status { return one_of(qw(pending running streaming completed completed failed cancelled timeout)); }
 sub run_status { return one_of(qw(pending running paused completed failed cancelled timeout)); }
