@@ -39,7 +39,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION run_tracker.set_owner(regrole) IS
-'Hands tables, sequences and views (not the schema) to a role that is no superuser: bookkeeping runs as their owner. 22023 for a superuser. For the owner of the extension.';
+'Hands tables, sequences and views (not the schema) to a role that is no superuser: foreign keys, TRUNCATE and install() act as their owner. 22023 for a superuser. For the owner of the extension.';
 
 CREATE FUNCTION run_tracker.install() RETURNS text
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET client_min_messages = warning

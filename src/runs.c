@@ -484,7 +484,7 @@ after_update(RtRun *old, RtRun *new, int n)
 		}
 	}
 
-	rt_transitions_write(transitions, ntransitions, NULL);
+	rt_transitions_write(transitions, ntransitions);
 	rt_open_runs_sync(moved, nmoved);
 	rt_tasks_close(ended, nended);
 	if (ntouched > 0)

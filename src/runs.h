@@ -59,7 +59,7 @@ typedef struct RtTransition
 	TimestampTz since; /* when the old status began; of a run, looked up */
 } RtTransition;
 
-extern void rt_transitions_write(const RtTransition *transitions, int n, const char *actor);
+extern void rt_transitions_write(const RtTransition *transitions, int n);
 
 /* tasks.c */
 extern void rt_tasks_wait_for_writers(const pg_uuid_t *run_id, bool ending);

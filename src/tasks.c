@@ -45,7 +45,6 @@ typedef struct Closing
 	const pg_uuid_t *run_ids;
 	int nruns;
 	RtPhase phase;
-	char *actor; /* who ends the runs, while the owner of the tables acts */
 } Closing;
 
 static Closing closing;
@@ -404,7 +403,7 @@ record_transitions(TriggerData *trigdata, const RtTable *t)
 		transition->since = old->since;
 	}
 	ExecDropSingleTupleTableSlot(slot);
-	rt_transitions_write(transitions, n, closing.nruns > 0 ? closing.actor : NULL);
+	rt_transitions_write(transitions, n);
 	hash_destroy(tasks);
 }
 
@@ -528,14 +527,13 @@ rt_tasks_wait_for_writers(const pg_uuid_t *run_id, bool ending)
 }
 
 /*
- * Update the open tasks of runs; tasks_before ends them.  As the owner of the table.
+ * Update the open tasks of runs; tasks_before ends them.  As the caller, so that triggers
+ * of the owner's run with no more rights than those of any other update.
  */
 static void
 close_tasks(const pg_uuid_t *run_ids, int n, RtPhase phase, Snapshot snapshot)
 {
 	static SPIPlanPtr plan = NULL;
-	Relation tasks = table_open(rt_table(RT_tasks)->relid, RowExclusiveLock);
-	RtOwnerSwitch save;
 	Datum *ids = palloc(sizeof(Datum) * n);
 	Datum arg;
 	Closing saved;
@@ -547,8 +545,6 @@ close_tasks(const pg_uuid_t *run_ids, int n, RtPhase phase, Snapshot snapshot)
 
 	SPI_connect();
 	saved = closing;
-	closing.actor = rt_identity_actor();
-	rt_owner_enter(&save, tasks, false);
 	if (plan == NULL)
 	{
 		Oid types[1] = {UUIDARRAYOID};
@@ -582,10 +578,7 @@ close_tasks(const pg_uuid_t *run_ids, int n, RtPhase phase, Snapshot snapshot)
 	PG_END_TRY();
 	if (result != SPI_OK_UPDATE)
 		elog(ERROR, "could not close tasks: %s", SPI_result_code_string(result));
-
-	rt_owner_leave(&save);
 	SPI_finish();
-	table_close(tasks, NoLock);
 }
 
 /*
@@ -621,4 +614,17 @@ rt_tasks_close(const RtRun *runs, int n)
 			close_tasks(run_ids, nids, phases[p], snapshot);
 	}
 	UnregisterSnapshot(snapshot);
+
+	/* a policy or a trigger may have kept the caller from ending them */
+	totals = table_open(rt_table(RT_run_totals)->relid, AccessShareLock);
+	snapshot = rt_latest_snapshot();
+	for (int i = 0; i < n; i++)
+		if (has_open_tasks(totals, rt_table(RT_run_totals), &runs[i].run_id, snapshot))
+			ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+							errmsg("open tasks of the run could not be ended"),
+							errdetail("Run %s has open tasks that were not updated.",
+									  rt_uuid_string(UUIDPGetDatum(&runs[i].run_id))),
+							errhint("A policy or a trigger may have kept you from it.")));
+	UnregisterSnapshot(snapshot);
+	table_close(totals, NoLock);
 }

@@ -103,18 +103,24 @@ counter_of(const char *name)
 static int64
 delete_orphans(void)
 {
-	Relation totals = table_open(rt_table(RT_run_totals)->relid, RowExclusiveLock);
-	RtOwnerSwitch save;
-	int64 n;
+	pg_uuid_t *run_ids;
+	int n;
 
-	rt_owner_enter(&save, totals, false);
-	if (SPI_execute("DELETE FROM run_tracker.run_totals t WHERE NOT EXISTS "
+	if (SPI_execute("SELECT DISTINCT t.run_id FROM run_tracker.run_totals t WHERE NOT EXISTS "
 					"(SELECT FROM run_tracker.runs r WHERE r.run_id = t.run_id)",
-					false, 0) != SPI_OK_DELETE)
-		elog(ERROR, "could not delete from run_totals");
-	n = SPI_processed;
-	rt_owner_leave(&save);
-	table_close(totals, NoLock);
+					true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not read run_totals");
+	n = (int) SPI_processed;
+	run_ids = palloc(sizeof(pg_uuid_t) * Max(n, 1));
+	for (int i = 0; i < n; i++)
+	{
+		bool isnull;
+
+		run_ids[i] =
+			*DatumGetUUIDP(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull));
+	}
+	if (n > 0)
+		rt_writer_delete_runs(RT_run_totals, run_ids, n);
 	return n;
 }
 

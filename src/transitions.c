@@ -3,8 +3,8 @@
  * transitions.c
  *		The history of status changes.
  *
- * Written by the statement triggers of runs and tasks, as the owner of the table.
- * Nobody else is meant to write there.
+ * Written by the statement triggers of runs and tasks; nobody has privileges to write
+ * there.
  *
  *-------------------------------------------------------------------------
  */
@@ -45,19 +45,18 @@ last_transition(RtWriter *writer, Datum run_id, TimestampTz fallback)
 	return result;
 }
 
-/* Append transitions to the history; the actor is the caller, unless one is given. */
+/* Append transitions to the history. */
 void
-rt_transitions_write(const RtTransition *transitions, int n, const char *actor)
+rt_transitions_write(const RtTransition *transitions, int n)
 {
 	RtWriter writer;
-	Datum actor_text;
+	Datum actor;
 	TimestampTz now = GetCurrentTimestamp();
 
 	if (n == 0)
 		return;
 
-	/* before the writer becomes the owner */
-	actor_text = CStringGetTextDatum(actor ? actor : rt_identity_actor());
+	actor = CStringGetTextDatum(rt_identity_actor());
 
 	rt_writer_open(&writer, RT_transitions);
 	for (int i = 0; i < n; i++)
@@ -79,7 +78,7 @@ rt_transitions_write(const RtTransition *transitions, int n, const char *actor)
 		rt_writer_set(&writer, RT_ATT(t, transitions, to_status), transition->to, false);
 		rt_writer_set(&writer, RT_ATT(t, transitions, attempt), Int32GetDatum(transition->attempt),
 					  false);
-		rt_writer_set(&writer, RT_ATT(t, transitions, actor), actor_text, false);
+		rt_writer_set(&writer, RT_ATT(t, transitions, actor), actor, false);
 		rt_writer_set(&writer, RT_ATT(t, transitions, reason), transition->reason,
 					  transition->reason == (Datum) 0);
 		rt_writer_set(&writer, RT_ATT(t, transitions, state_ms),

@@ -9,9 +9,10 @@
  * to these tables working: triggers, constraints, indexes, generated columns.
  * An SPI query would do the same several times slower.
  *
- * Whoever caused the write has no privileges on these tables: the writer acts as
- * their owner, from rt_writer_open() to rt_writer_close().  If an error gets in
- * between, the abort of the (sub)transaction restores the user.
+ * Whoever caused the write has no privileges on these tables, and needs none: nothing is
+ * checked here.  Triggers and index expressions that the owner has added run with the
+ * rights of whoever caused the write, as triggers do, and so cannot be turned against the
+ * owner; but not with those of a superuser, who becomes the owner meanwhile.
  *
  * These tables have no foreign key to runs: checking it would wait for whoever is about
  * to end the run, while the writer holds rows that the end of the run waits for.  The
@@ -44,9 +45,8 @@ PG_FUNCTION_INFO_V1(run_tracker_as_owner);
 
 /*
  * Become the owner of a table.  SECURITY_NOFORCE_RLS because FORCE ROW LEVEL SECURITY
- * would hide rows even from the owner, silently.  Triggers of the owner's then run with
- * the rights of the owner, so the search_path must not be that of the caller.  With
- * restricted, they cannot put anything off until the caller is back, either.
+ * would hide rows even from the owner, silently.  With restricted, nothing that runs as the
+ * owner can be put off until the caller is back.
  */
 void
 rt_owner_enter(RtOwnerSwitch *save, Relation rel, bool restricted)
@@ -55,21 +55,16 @@ rt_owner_enter(RtOwnerSwitch *save, Relation rel, bool restricted)
 	SetUserIdAndSecContext(rel->rd_rel->relowner,
 						   save->sec_context | SECURITY_LOCAL_USERID_CHANGE | SECURITY_NOFORCE_RLS |
 							   (restricted ? SECURITY_RESTRICTED_OPERATION : 0));
-	save->guc_level = 0;
-	if (restricted || rel->trigdesc != NULL)
-	{
-		save->guc_level = NewGUCNestLevel();
-		(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION,
-								 GUC_ACTION_SAVE, true, 0, false);
-	}
+	save->guc_level = NewGUCNestLevel();
+	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
 }
 
 /* Become who one was before rt_owner_enter(). */
 void
 rt_owner_leave(const RtOwnerSwitch *save)
 {
-	if (save->guc_level != 0)
-		AtEOXact_GUC(true, save->guc_level);
+	AtEOXact_GUC(true, save->guc_level);
 	SetUserIdAndSecContext(save->userid, save->sec_context);
 }
 
@@ -118,7 +113,7 @@ make_estate(Relation rel, ResultRelInfo **rri)
 }
 
 /*
- * Open a table for writing, as its owner.  The caller has an active snapshot,
+ * Open a table for writing.  The caller has an active snapshot,
  * and calls rt_writer_close().
  */
 void
@@ -135,20 +130,23 @@ rt_writer_open(RtWriter *writer, RtTableId id)
 	writer->estate->es_opened_result_relations = list_make1(writer->rri);
 	writer->slot = MakeSingleTupleTableSlot(RelationGetDescr(writer->rel), &TTSOpsVirtual);
 
-	rt_owner_enter(&writer->save, writer->rel, id != RT_runs && writer->rel->trigdesc != NULL);
+	writer->as_owner = superuser() && !superuser_arg(writer->rel->rd_rel->relowner);
+	if (writer->as_owner)
+		rt_owner_enter(&writer->save, writer->rel, true);
 	AfterTriggerBeginQuery();
 }
 
 /*
- * Fire the triggers that the writes queued, if any, become the caller again, and
- * make the writes visible to what follows in this transaction.
+ * Fire the triggers that the writes queued, if any, and make the writes visible to what
+ * follows in this transaction.
  */
 void
 rt_writer_close(RtWriter *writer)
 {
 	/* as ExecutorFinish does: triggers must see the rows */
 	AfterTriggerEndQuery(writer->estate);
-	rt_owner_leave(&writer->save);
+	if (writer->as_owner)
+		rt_owner_leave(&writer->save);
 
 	ExecCloseResultRelations(writer->estate);
 	ExecDropSingleTupleTableSlot(writer->slot);

@@ -18,7 +18,7 @@ typedef struct RtOwnerSwitch
 {
 	Oid userid;
 	int sec_context;
-	int guc_level; /* 0: settings were left alone */
+	int guc_level;
 } RtOwnerSwitch;
 
 typedef struct RtWriter
@@ -28,7 +28,8 @@ typedef struct RtWriter
 	EState *estate;
 	ResultRelInfo *rri;
 	TupleTableSlot *slot; /* the row to be written */
-	RtOwnerSwitch save;
+	bool as_owner;
+	RtOwnerSwitch save; /* if as_owner */
 } RtWriter;
 
 extern void rt_writer_open(RtWriter *writer, RtTableId id);
