@@ -324,7 +324,7 @@ check_unused(Relation rel, const char *lifecycle, ArrayType *names, const char *
 	RtOwnerSwitch save;
 
 	SPI_connect();
-	rt_owner_enter(&save, rel, false);
+	rt_owner_enter(&save, rel);
 	if (SPI_execute("LOCK TABLE run_tracker.runs, run_tracker.tasks IN SHARE MODE", false, 0) !=
 		SPI_OK_UTILITY)
 		elog(ERROR, "could not lock the tables");

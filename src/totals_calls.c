@@ -67,7 +67,7 @@ run_tracker_after_truncate(PG_FUNCTION_ARGS)
 
 	/* not open any more when it is truncated itself */
 	totals = table_open(rt_table(RT_run_totals)->relid, RowExclusiveLock);
-	rt_owner_enter(&save, totals, false);
+	rt_owner_enter(&save, totals);
 	table_close(totals, NoLock);
 
 	SPI_connect();

@@ -45,16 +45,16 @@ PG_FUNCTION_INFO_V1(run_tracker_as_owner);
 
 /*
  * Become the owner of a table.  SECURITY_NOFORCE_RLS because FORCE ROW LEVEL SECURITY
- * would hide rows even from the owner, silently.  With restricted, nothing that runs as the
- * owner can be put off until the caller is back.
+ * would hide rows even from the owner, silently.  SECURITY_RESTRICTED_OPERATION
+ * because nothing that runs as the owner may be put off until the caller is back.
  */
 void
-rt_owner_enter(RtOwnerSwitch *save, Relation rel, bool restricted)
+rt_owner_enter(RtOwnerSwitch *save, Relation rel)
 {
 	GetUserIdAndSecContext(&save->userid, &save->sec_context);
-	SetUserIdAndSecContext(rel->rd_rel->relowner,
-						   save->sec_context | SECURITY_LOCAL_USERID_CHANGE | SECURITY_NOFORCE_RLS |
-							   (restricted ? SECURITY_RESTRICTED_OPERATION : 0));
+	SetUserIdAndSecContext(rel->rd_rel->relowner, save->sec_context | SECURITY_LOCAL_USERID_CHANGE |
+													  SECURITY_NOFORCE_RLS |
+													  SECURITY_RESTRICTED_OPERATION);
 	save->guc_level = NewGUCNestLevel();
 	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION,
 							 GUC_ACTION_SAVE, true, 0, false);
@@ -132,7 +132,7 @@ rt_writer_open(RtWriter *writer, RtTableId id)
 
 	writer->as_owner = superuser() && !superuser_arg(writer->rel->rd_rel->relowner);
 	if (writer->as_owner)
-		rt_owner_enter(&writer->save, writer->rel, true);
+		rt_owner_enter(&writer->save, writer->rel);
 	AfterTriggerBeginQuery();
 }
 
@@ -340,7 +340,7 @@ run_tracker_as_owner(PG_FUNCTION_ARGS)
 	if (!rt_is_owner(RelationGetRelid(rel), GetUserId()))
 		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_TABLE, RelationGetRelationName(rel));
 	SPI_connect();
-	rt_owner_enter(&save, rel, true);
+	rt_owner_enter(&save, rel);
 	if (SPI_execute(TextDatumGetCString(PG_GETARG_DATUM(1)), false, 0) < 0)
 		elog(ERROR, "could not run the query");
 	n = SPI_processed;

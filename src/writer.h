@@ -45,7 +45,7 @@ extern bool rt_row_lock(Relation rel, TupleTableSlot *slot, Snapshot snapshot, L
 						bool wait);
 extern Snapshot rt_latest_snapshot(void);
 extern Snapshot rt_current_snapshot(void);
-extern void rt_owner_enter(RtOwnerSwitch *save, Relation rel, bool restricted);
+extern void rt_owner_enter(RtOwnerSwitch *save, Relation rel);
 extern void rt_owner_leave(const RtOwnerSwitch *save);
 
 #endif /* RT_WRITER_H */
