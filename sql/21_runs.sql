@@ -18,12 +18,13 @@ CREATE FUNCTION run_tracker.create_run(
     metadata jsonb DEFAULT NULL, user_id text DEFAULT NULL, workflow_id text DEFAULT NULL,
     session_id text DEFAULT NULL, subject_id text DEFAULT NULL, parent_run_id uuid DEFAULT NULL,
     priority integer DEFAULT NULL, scheduled_at timestamptz DEFAULT NULL, max_attempts integer DEFAULT NULL,
-    timeout interval DEFAULT NULL, max_duration interval DEFAULT NULL)
+    timeout interval DEFAULT NULL, max_duration interval DEFAULT NULL,
+    retry_base interval DEFAULT NULL, retry_cap interval DEFAULT NULL)
 RETURNS uuid
 LANGUAGE c SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'run_tracker_create_run';
 COMMENT ON FUNCTION run_tracker.create_run(uuid, text, text, text, jsonb, jsonb, jsonb, jsonb, jsonb, text, text, text,
-    text, uuid, integer, timestamptz, integer, interval, interval) IS
+    text, uuid, integer, timestamptz, integer, interval, interval, interval, interval) IS
 'Creates a run in the initial status of its lifecycle (default "run") and returns its id. With the id of a run that is the caller''s own, returns it and changes nothing, so that a request can be repeated; 23505 if it is somebody else''s. Arguments are the columns of run_tracker.runs.';
 
 CREATE FUNCTION run_tracker.start_run(run_id uuid, worker text DEFAULT NULL, attempt integer DEFAULT NULL)
@@ -42,12 +43,12 @@ COMMENT ON FUNCTION run_tracker.complete_run(uuid, jsonb, jsonb, jsonb, integer)
 'Ends a run as succeeded; arguments that are null keep what is there. Open tasks are cancelled. True if it was moved, false if it has succeeded already. RT001, RT003, P0002 as start_run().';
 
 CREATE FUNCTION run_tracker.fail_run(run_id uuid, error text DEFAULT NULL, error_detail text DEFAULT NULL,
-    attempt integer DEFAULT NULL)
+    attempt integer DEFAULT NULL, retry boolean DEFAULT false)
 RETURNS boolean
 LANGUAGE c SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'run_tracker_fail_run';
-COMMENT ON FUNCTION run_tracker.fail_run(uuid, text, text, integer) IS
-'Ends a run as failed, with an error and, for instance, a stack trace as its detail. Open tasks are cancelled. True if it was moved, false if it has failed already. RT001, RT003, P0002 as start_run().';
+COMMENT ON FUNCTION run_tracker.fail_run(uuid, text, text, integer, boolean) IS
+'Ends a run as failed, with an error and, for instance, a stack trace as its detail. Open tasks are cancelled. With retry, and as long as attempt is below max_attempts, it goes on to the queue at once, to be claimed again after a delay that doubles with each attempt (retry_base, retry_cap); why it failed is in the history. True if it was moved, false if it has failed already. RT001, RT003, P0002 as start_run().';
 
 CREATE FUNCTION run_tracker.cancel_run(run_id uuid, reason text DEFAULT NULL, attempt integer DEFAULT NULL)
 RETURNS boolean
@@ -114,6 +115,8 @@ BEGIN
             max_attempts integer NOT NULL,
             timeout interval,
             max_duration interval,
+            retry_base interval,
+            retry_cap interval,
             worker text,
             created_at timestamptz NOT NULL,
             started_at timestamptz,
@@ -127,6 +130,7 @@ BEGIN
             CONSTRAINT runs_progress_check CHECK (progress BETWEEN 0 AND 100)
         ) WITH (fillfactor = 85);
         -- no index on a column that changes while a run is open: its updates stay HOT
+        CREATE INDEX runs_created_at_idx ON run_tracker.runs (created_at DESC, run_id DESC);
         CREATE INDEX runs_user_id_created_at_idx ON run_tracker.runs (user_id, created_at DESC, run_id DESC);
         CREATE INDEX runs_workflow_id_idx ON run_tracker.runs (workflow_id, created_at DESC)
             WHERE workflow_id IS NOT NULL;
@@ -169,10 +173,14 @@ BEGIN
         COMMENT ON COLUMN run_tracker.runs.error IS 'Why the run ended, if it did not succeed. Cleared by a retry.';
         COMMENT ON COLUMN run_tracker.runs.error_detail IS 'For instance a stack trace. Cleared by a retry.';
         COMMENT ON COLUMN run_tracker.runs.attempt IS '1, and one more with each retry; fences writers of earlier ones. Computed.';
-        COMMENT ON COLUMN run_tracker.runs.max_attempts IS 'Attempts after which an expired claim is not tried again. Default 1.';
+        COMMENT ON COLUMN run_tracker.runs.max_attempts IS 'Attempts after which an expired claim is not tried again. Default: that of the lifecycle, else 1.';
         COMMENT ON COLUMN run_tracker.runs.timeout IS
         'Time without activity after which the run times out, instead of that of its lifecycle.';
         COMMENT ON COLUMN run_tracker.runs.max_duration IS 'Time after its start at which the run times out in any case.';
+        COMMENT ON COLUMN run_tracker.runs.retry_base IS
+        'Delay before the first automatic retry, doubled for each further one, instead of that of the lifecycle (else 1 second).';
+        COMMENT ON COLUMN run_tracker.runs.retry_cap IS
+        'Longest delay before an automatic retry, instead of that of the lifecycle (else 5 minutes).';
         COMMENT ON COLUMN run_tracker.runs.worker IS 'Who works on the run. Cleared by a retry.';
         COMMENT ON COLUMN run_tracker.runs.created_at IS 'When the run was created (wall clock). Computed.';
         COMMENT ON COLUMN run_tracker.runs.started_at IS 'When the current attempt became active. Computed.';

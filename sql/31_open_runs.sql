@@ -26,10 +26,6 @@ BEGIN
             CONSTRAINT open_runs_pkey PRIMARY KEY (run_id)
         ) WITH (fillfactor = 60, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_cost_delay = 0,
                 autovacuum_analyze_scale_factor = 0.02);
-        -- last_activity_at is in no index: a mark of activity is a HOT update
-        CREATE INDEX open_runs_deadline_at_idx ON run_tracker.open_runs (deadline_at) WHERE deadline_at IS NOT NULL;
-        CREATE INDEX open_runs_queue_idx ON run_tracker.open_runs (lifecycle, priority DESC, available_at, run_id)
-            WHERE phase = 'queued';
         ALTER TABLE run_tracker.open_runs ENABLE ROW LEVEL SECURITY;
         PERFORM run_tracker.revoke_all('run_tracker.open_runs');
 
@@ -49,6 +45,13 @@ BEGIN
         COMMENT ON COLUMN run_tracker.open_runs.worker IS 'Who works on the run.';
         COMMENT ON COLUMN run_tracker.open_runs.attempt IS 'Attempt that the run is at.';
     END IF;
+    -- last_activity_at is in no index: a mark of activity is a HOT update; workers find these by name
+    CREATE INDEX IF NOT EXISTS open_runs_deadline_at_idx ON run_tracker.open_runs (deadline_at)
+        WHERE deadline_at IS NOT NULL;
+    CREATE INDEX IF NOT EXISTS open_runs_queue_idx ON run_tracker.open_runs
+        (lifecycle, priority DESC, available_at, run_id) WHERE phase = 'queued';
+    CREATE INDEX IF NOT EXISTS open_runs_kind_queue_idx ON run_tracker.open_runs
+        (lifecycle, kind, priority DESC, available_at, run_id) WHERE phase = 'queued' AND kind IS NOT NULL;
     PERFORM run_tracker.install_policy('run_tracker.open_runs');
 END
 $install$;

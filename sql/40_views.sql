@@ -45,6 +45,34 @@ BEGIN
         COMMENT ON VIEW run_tracker.run_summary IS
         'Runs with their totals; elapsed_ms is duration_ms, or the time since the start of a run that is open.';
     END IF;
+    IF to_regclass('run_tracker.active_runs') IS NULL THEN
+        CREATE VIEW run_tracker.active_runs WITH (security_invoker = true) AS
+        SELECT r.run_id, r.user_id, r.lifecycle, r.status, r.phase, r.kind, r.name, r.workflow_id, r.session_id,
+               r.subject_id, r.parent_run_id, r.priority, r.progress, r.current_step, r.worker, r.attempt,
+               r.max_attempts, r.created_at, r.started_at,
+               GREATEST(0, floor(1000 * extract(epoch FROM
+                   clock_timestamp() - COALESCE(r.started_at, r.created_at))))::bigint AS elapsed_ms,
+               GREATEST(o.last_activity_at, t.last_activity_at, r.updated_at) AS last_activity_at,
+               o.deadline_at,
+               COALESCE(t.task_count, 0) AS task_count,
+               COALESCE(t.open_task_count, 0) AS open_task_count,
+               COALESCE(t.total_tokens, 0) AS total_tokens,
+               COALESCE(t.total_cost, 0) AS total_cost
+        FROM run_tracker.open_runs o
+             JOIN run_tracker.runs r ON r.run_id = o.run_id
+             LEFT JOIN LATERAL (
+                 SELECT sum(s.task_count)::bigint AS task_count,
+                        sum(s.open_task_count)::bigint AS open_task_count,
+                        sum(s.total_tokens)::bigint AS total_tokens,
+                        sum(s.total_cost) AS total_cost,
+                        max(s.last_activity_at) AS last_activity_at
+                 FROM run_tracker.run_totals s WHERE s.run_id = o.run_id) t ON true
+        WHERE o.phase IN ('active', 'waiting');
+        PERFORM run_tracker.revoke_all('run_tracker.active_runs');
+
+        COMMENT ON VIEW run_tracker.active_runs IS
+        'Runs that are under way, active or waiting, with their session, progress and totals; deadline_at is when they time out if nothing happens. Queued runs are in open_runs.';
+    END IF;
 END
 $install$;
 COMMENT ON FUNCTION run_tracker.install_views() IS 'Internal: the part of install() for views.';

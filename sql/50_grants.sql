@@ -26,10 +26,10 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     PERFORM run_tracker.grant_functions(role, '{tracker_version,current_user_id,is_service,lifecycle_diagram,
-        run_messages,run_logs,log_level_rank,check_totals,require_tables,read_logs,compare_totals}');
+        run_messages,run_logs,log_level_rank,check_totals,require_tables,read_logs,compare_totals,stuck_runs}');
     EXECUTE format('GRANT SELECT ON run_tracker.runs, run_tracker.tasks, run_tracker.messages, run_tracker.logs,
         run_tracker.transitions, run_tracker.run_totals, run_tracker.open_runs, run_tracker.lifecycles,
-        run_tracker.installation, run_tracker.run_summary TO %s', role);
+        run_tracker.installation, run_tracker.run_summary, run_tracker.active_runs TO %s', role);
 END
 $$;
 COMMENT ON FUNCTION run_tracker.grant_reader(regrole) IS
@@ -41,14 +41,16 @@ AS $$
 BEGIN
     PERFORM run_tracker.grant_reader(role);
     PERFORM run_tracker.grant_functions(role, '{uuidv7,create_run,start_run,complete_run,fail_run,cancel_run,retry_run,
-        transition_run,update_progress,create_task,start_task,complete_task,fail_task,cancel_task,add_message,add_log}');
+        transition_run,update_progress,create_task,start_task,complete_task,fail_task,cancel_task,add_message,add_log,
+        heartbeat_run,release_run}');
     -- never phase, attempt, timestamps and durations: they are computed; nor DELETE, with which LOCK TABLE comes
     EXECUTE format('GRANT INSERT (run_id, user_id, lifecycle, status, kind, name, workflow_id, session_id, subject_id,
             parent_run_id, priority, scheduled_at, inputs, settings, variables, plan, result, reflections, metrics,
-            metadata, progress, current_step, error, error_detail, max_attempts, timeout, max_duration, worker),
+            metadata, progress, current_step, error, error_detail, max_attempts, timeout, max_duration,
+            retry_base, retry_cap, worker),
         UPDATE (status, kind, name, workflow_id, session_id, subject_id, parent_run_id, priority, scheduled_at, inputs,
             settings, variables, plan, result, reflections, metrics, metadata, progress, current_step, error,
-            error_detail, max_attempts, timeout, max_duration, worker)
+            error_detail, max_attempts, timeout, max_duration, retry_base, retry_cap, worker)
         ON run_tracker.runs TO %s', role);
     EXECUTE format('GRANT INSERT (run_id, task_id, user_id, parent_task_id, lifecycle, status, service, name, operation,
             provider, model, response_model, request, response, result, input_tokens, output_tokens, total_tokens,
@@ -77,7 +79,9 @@ DECLARE
 BEGIN
     PERFORM run_tracker.lock_tables();
     PERFORM run_tracker.grant_client(role);
-    PERFORM run_tracker.grant_functions(role, '{define_lifecycle,drop_lifecycle,rebuild_totals}');
+    PERFORM run_tracker.grant_functions(role, '{define_lifecycle,drop_lifecycle,rebuild_totals,claim_runs,expire_runs,
+        purge_runs,schedule_maintenance,unschedule_maintenance,wake_worker,worker_state}');
+    EXECUTE format('GRANT SELECT ON run_tracker.worker_status TO %s', role);
     FOR tab IN
         SELECT c.oid FROM pg_class c
         WHERE c.relnamespace = 'run_tracker'::regnamespace AND c.relkind IN ('r', 'p')

@@ -18,9 +18,10 @@ BEGIN
     -- foreign keys and triggers act as the owner, who must be able to look into the schema
     EXECUTE format('GRANT USAGE ON SCHEMA run_tracker TO %s', role);
     PERFORM run_tracker.grant_functions(role, '{tracker_version,current_user_id,is_service,lifecycle_diagram,
-        run_messages,run_logs,log_level_rank,check_totals,require_tables,read_logs,compare_totals,uuidv7,create_run,start_run,complete_run,fail_run,cancel_run,
+        run_messages,run_logs,log_level_rank,check_totals,require_tables,read_logs,compare_totals,stuck_runs,uuidv7,create_run,start_run,complete_run,fail_run,cancel_run,
         retry_run,transition_run,update_progress,create_task,start_task,complete_task,fail_task,cancel_task,add_message,
-        add_log,define_lifecycle,drop_lifecycle,rebuild_totals}');
+        add_log,heartbeat_run,release_run,claim_runs,define_lifecycle,drop_lifecycle,rebuild_totals,expire_runs,purge_runs,
+        schedule_maintenance,unschedule_maintenance,wake_worker,worker_state}');
     FOR rel IN
         SELECT c.oid::regclass AS name, c.relkind FROM pg_class c
         WHERE c.relnamespace = 'run_tracker'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm')
@@ -59,7 +60,7 @@ BEGIN
     FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner
     WHERE c.relnamespace = 'run_tracker'::regnamespace
       AND c.relname IN ('runs', 'lifecycles', 'tasks', 'messages', 'logs', 'transitions', 'run_totals', 'open_runs',
-                        'run_summary', 'installation')
+                        'run_summary', 'active_runs', 'worker_status', 'installation')
       AND NOT r.rolsuper AND r.rolname <> CURRENT_USER AND c.relowner IS DISTINCT FROM owner
     LIMIT 1;
     IF FOUND THEN
@@ -76,6 +77,7 @@ BEGIN
     PERFORM run_tracker.install_totals();
     PERFORM run_tracker.install_open_runs();
     PERFORM run_tracker.install_views();
+    PERFORM run_tracker.install_worker();
 
     IF to_regclass('run_tracker.installation') IS NULL THEN
         CREATE TABLE run_tracker.installation (
@@ -108,7 +110,7 @@ BEGIN
             SELECT c.oid::regclass AS name, c.relkind FROM pg_class c
             WHERE c.relnamespace = 'run_tracker'::regnamespace AND c.relkind IN ('r', 'v') AND c.relowner <> owner
               AND c.relname IN ('lifecycles', 'tasks', 'messages', 'logs', 'transitions', 'run_totals', 'open_runs',
-                                'run_summary', 'installation')
+                                'run_summary', 'active_runs', 'worker_status', 'installation')
         LOOP
             EXECUTE format('ALTER %s %s OWNER TO %s', CASE rel.relkind WHEN 'v' THEN 'VIEW' ELSE 'TABLE' END,
                            rel.name, owner::regrole);
@@ -187,3 +189,6 @@ BEGIN
     END LOOP;
 END
 $$;
+
+-- The worker learns of the extension as soon as it is there.
+DO $$ BEGIN PERFORM run_tracker.wake_worker(); END $$;

@@ -15,6 +15,7 @@
 #include "run_tracker.h"
 
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 
 #include "calls.h"
 #include "runs.h"
@@ -57,6 +58,26 @@ rt_call_require(FunctionCallInfo fcinfo, int arg, const char *name)
 	if (PG_ARGISNULL(arg))
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 						errmsg("argument \"%s\" must not be null", name)));
+}
+
+/* The moment that an argument "delay" puts off to, or null; 22023 if it is negative. */
+NullableDatum
+rt_call_delay(FunctionCallInfo fcinfo, int arg)
+{
+	NullableDatum result = {0, true};
+	Interval zero = {0};
+
+	if (PG_ARGISNULL(arg))
+		return result;
+	if (DatumGetBool(
+			DirectFunctionCall2(interval_lt, PG_GETARG_DATUM(arg), IntervalPGetDatum(&zero))))
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("argument \"delay\" must not be negative")));
+	result.value =
+		DirectFunctionCall2(timestamptz_pl_interval, TimestampTzGetDatum(GetCurrentTimestamp()),
+							PG_GETARG_DATUM(arg));
+	result.isnull = false;
+	return result;
 }
 
 /* Insert a row with the arguments of the call, and return the one by-value or uuid result. */

@@ -22,6 +22,8 @@
 #include "access/stratnum.h"
 #include "access/tableam.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_am_d.h"
+#include "catalog/pg_class_d.h"
 #include "catalog/pg_type.h"
 #include "executor/executor.h"
 #include "utils/fmgroids.h"
@@ -169,6 +171,20 @@ rt_table(RtTableId id)
 	return table;
 }
 
+/* Are all tables there?  Not whether they are as they should be. */
+bool
+rt_tables_exist(void)
+{
+	Oid nsp = get_namespace_oid(RT_SCHEMA, true);
+
+	if (!OidIsValid(nsp))
+		return false;
+	for (int i = 0; i < RT_NTABLES; i++)
+		if (!OidIsValid(get_relname_relid(table_names[i], nsp)))
+			return false;
+	return true;
+}
+
 /* require_tables(): an error with a way out if a table is missing. */
 Datum
 run_tracker_require_tables(PG_FUNCTION_ARGS)
@@ -209,6 +225,34 @@ rt_trigger_check(FunctionCallInfo fcinfo, RtTableId id, uint32 when, const char 
 						errtable(rel)));
 
 	return table;
+}
+
+/*
+ * Open an index of ours by name; 55000 if it is missing or begins with other columns.  The
+ * caller closes it with index_close(index, AccessShareLock).
+ */
+Relation
+rt_index_open(Relation rel, const char *name, int nkeys, const AttrNumber *keys)
+{
+	Oid relid = get_relname_relid(name, RelationGetNamespace(rel));
+	Relation index = NULL;
+	bool good = false;
+
+	if (OidIsValid(relid) && get_rel_relkind(relid) == RELKIND_INDEX)
+	{
+		index = index_open(relid, AccessShareLock);
+		good = index->rd_index->indrelid == RelationGetRelid(rel) && index->rd_index->indisvalid &&
+			   index->rd_rel->relam == BTREE_AM_OID && index->rd_index->indnkeyatts >= nkeys;
+		for (int i = 0; good && i < nkeys; i++)
+			good = index->rd_index->indkey.values[i] == keys[i];
+	}
+	if (!good)
+		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+						errmsg("index \"%s\" of table \"%s\" is missing, or not what it should be",
+							   name, RelationGetRelationName(rel)),
+						errhint("Drop it if it is there, and run SELECT run_tracker.install()."),
+						errtable(rel)));
+	return index;
 }
 
 /*

@@ -39,6 +39,8 @@
 	X(runs, max_attempts, INT4OID, true) \
 	X(runs, timeout, INTERVALOID, false) \
 	X(runs, max_duration, INTERVALOID, false) \
+	X(runs, retry_base, INTERVALOID, false) \
+	X(runs, retry_cap, INTERVALOID, false) \
 	X(runs, worker, TEXTOID, false) \
 	X(runs, created_at, TIMESTAMPTZOID, true) \
 	X(runs, started_at, TIMESTAMPTZOID, false) \
@@ -166,7 +168,7 @@ RT_TABLES(RT_COLUMN_ENUM)
 #undef RT_COLUMN_ENUM
 #undef RT_COLUMN_ID
 
-#define RT_MAX_COLUMNS 32
+#define RT_MAX_COLUMNS 40
 
 typedef struct RtTable
 {
@@ -181,8 +183,11 @@ typedef struct RtTable
 
 extern void rt_catalog_init(void);
 extern const RtTable *rt_table(RtTableId id);
+extern bool rt_tables_exist(void);
 extern const char *rt_table_name(RtTableId id);
 extern uint64 rt_lifecycle_generation(void);
+
+extern Relation rt_index_open(Relation rel, const char *name, int nkeys, const AttrNumber *keys);
 
 /* Kinds of trigger calls that rt_trigger_check accepts. */
 #define RT_BEFORE_ROW	   (TRIGGER_EVENT_BEFORE | TRIGGER_EVENT_ROW)

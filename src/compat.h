@@ -25,9 +25,12 @@
 /* 16: ownership checks became generic */
 #if PG_VERSION_NUM >= 160000
 #include "catalog/pg_class_d.h"
-#define rt_is_owner(relid, roleid) object_ownercheck(RelationRelationId, relid, roleid)
+#include "catalog/pg_database_d.h"
+#define rt_is_owner(relid, roleid)			object_ownercheck(RelationRelationId, relid, roleid)
+#define rt_is_database_owner(dboid, roleid) object_ownercheck(DatabaseRelationId, dboid, roleid)
 #else
-#define rt_is_owner(relid, roleid) pg_class_ownercheck(relid, roleid)
+#define rt_is_owner(relid, roleid)			pg_class_ownercheck(relid, roleid)
+#define rt_is_database_owner(dboid, roleid) pg_database_ownercheck(dboid, roleid)
 #endif
 
 /* 16: EvalPlanQualInit learnt about the result relations */
@@ -41,9 +44,11 @@
 #if PG_VERSION_NUM >= 170000
 #include "storage/procnumber.h"
 #define RT_MY_BACKEND ((int) MyProcNumber + 1)
+#define RT_MY_PROCNO  ((int) MyProcNumber)
 #else
 #include "storage/backendid.h"
 #define RT_MY_BACKEND ((int) MyBackendId)
+#define RT_MY_PROCNO  ((int) MyProc->pgprocno)
 #endif
 
 /* 17: the JSON lexer is a struct of the caller's and must be freed */
@@ -71,6 +76,16 @@
 #else
 #define rt_index_beginscan(heap, index, snapshot, nkeys)                                           \
 	index_beginscan(heap, index, snapshot, nkeys, 0)
+#endif
+
+/* 17: extensions can name what they wait for */
+#if PG_VERSION_NUM >= 170000
+#include "utils/wait_event.h"
+#define RT_WAIT_EVENT(variable, name)                                                              \
+	((variable) ? (variable) : ((variable) = WaitEventExtensionNew(name)))
+#else
+#include "utils/wait_event.h"
+#define RT_WAIT_EVENT(variable, name) ((variable) = PG_WAIT_EXTENSION)
 #endif
 
 /* 18: a library can say its name and version */

@@ -25,6 +25,7 @@
 #include "utils/memutils.h"
 #include "utils/tuplestore.h"
 
+#include "notes.h"
 #include "open_runs.h"
 #include "totals.h"
 
@@ -155,6 +156,8 @@ rt_fold_statement(TriggerData *trigdata, const RtTable *table, AttrNumber run_id
 	rt_totals_apply(deltas, n);
 	if (trigdata->tg_newtable)
 		rt_open_runs_touch(deltas, n);
+	for (int i = 0; i < n; i++)
+		rt_note_run(&deltas[i]->run_id);
 	rt_fold_end(fold);
 }
 

@@ -167,6 +167,8 @@ claims_subject(const char *claims)
 	return state.sub;
 }
 
+const char *rt_background_actor = NULL;
+
 /* The user on whose behalf this is called, palloc'd; NULL if there is none, never ''. */
 char *
 rt_identity_user(void)
@@ -224,8 +226,11 @@ rt_identity_owns(Datum user_id)
 char *
 rt_identity_actor(void)
 {
-	char *user = rt_identity_user();
+	char *user;
 
+	if (rt_background_actor)
+		return pstrdup(rt_background_actor);
+	user = rt_identity_user();
 	return user ? user : GetUserNameFromId(GetUserId(), false);
 }
 

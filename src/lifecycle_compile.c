@@ -15,6 +15,7 @@
 #include "utils/datetime.h"
 #include "utils/fmgrprotos.h"
 #include "utils/jsonb.h"
+#include "utils/numeric.h"
 
 #include "lifecycles.h"
 
@@ -71,24 +72,78 @@ parse_interval(char *text, Interval *result)
 	return type == DTK_DELTA && itmin2interval(&parsed, result) == 0;
 }
 
+/* Read a positive interval, which key names; of what, for messages. */
+static void
+compile_interval(Place *place, const JsonbValue *value, const char *key, const char *of,
+				 Interval *result)
+{
+	Interval zero = {0};
+
+	if (value->type != jbvString)
+		malformed(place, "\"%s\" of %s must be an interval in a string, or null.", key, of);
+	if (!parse_interval(value_string(value), result))
+		malformed(place, "\"%s\" of %s is \"%s\", which is no interval.", key, of,
+				  value_string(value));
+	if (DatumGetBool(
+			DirectFunctionCall2(interval_le, IntervalPGetDatum(result), IntervalPGetDatum(&zero))))
+		malformed(place, "\"%s\" of %s must be positive.", key, of);
+}
+
 /* Read a timeout; false for null. */
 static bool
 compile_timeout(Place *place, const JsonbValue *value, Interval *timeout)
 {
-	const char *of = place->state ? psprintf("state \"%s\"", place->state) : "the lifecycle";
-	Interval zero = {0};
-
 	if (value->type == jbvNull)
 		return false;
-	if (value->type != jbvString)
-		malformed(place, "\"timeout\" of %s must be an interval in a string, or null.", of);
-	if (!parse_interval(value_string(value), timeout))
-		malformed(place, "\"timeout\" of %s is \"%s\", which is no interval.", of,
-				  value_string(value));
-	if (DatumGetBool(
-			DirectFunctionCall2(interval_le, IntervalPGetDatum(timeout), IntervalPGetDatum(&zero))))
-		malformed(place, "\"timeout\" of %s must be positive.", of);
+	compile_interval(place, value, "timeout",
+					 place->state ? psprintf("state \"%s\"", place->state) : "the lifecycle",
+					 timeout);
 	return true;
+}
+
+/* Read what a lifecycle says of retries; null is nothing. */
+static void
+compile_retry(Place *place, RtLifecycle *lifecycle, const JsonbValue *definition)
+{
+	JsonbIterator *it;
+	JsonbValue value;
+	JsonbIteratorToken token;
+
+	if (definition->type == jbvNull)
+		return;
+	if (definition->type != jbvBinary || !JsonContainerIsObject(definition->val.binary.data))
+		malformed(place, "\"retry\" must be an object.");
+	it = JsonbIteratorInit(definition->val.binary.data);
+	while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_DONE)
+	{
+		char *key;
+
+		if (token != WJB_KEY)
+			continue;
+		key = value_string(&value);
+		(void) JsonbIteratorNext(&it, &value, true);
+		if (strcmp(key, "max_attempts") == 0)
+		{
+			bool error = value.type != jbvNumeric;
+
+			if (!error)
+				lifecycle->max_attempts = numeric_int4_opt_error(value.val.numeric, &error);
+			if (error || lifecycle->max_attempts < 1)
+				malformed(place, "\"max_attempts\" of \"retry\" must be a number from 1.");
+		}
+		else if (strcmp(key, "base") == 0)
+		{
+			compile_interval(place, &value, key, "\"retry\"", &lifecycle->retry_base);
+			lifecycle->has_retry_base = true;
+		}
+		else if (strcmp(key, "cap") == 0)
+		{
+			compile_interval(place, &value, key, "\"retry\"", &lifecycle->retry_cap);
+			lifecycle->has_retry_cap = true;
+		}
+		else
+			malformed(place, "\"retry\" has an unknown key \"%s\".", key);
+	}
 }
 
 /* First pass: the names of the states, so that "next" can refer to them. */
@@ -285,6 +340,7 @@ rt_lifecycle_compile(const char *name, Jsonb *definition)
 	JsonbValue states = {.type = jbvNull};
 	JsonbValue initial = {.type = jbvNull};
 	JsonbValue timeout_value = {.type = jbvNull};
+	JsonbValue retry = {.type = jbvNull};
 	JsonbIterator *it;
 	JsonbValue value;
 	JsonbIteratorToken token;
@@ -312,6 +368,8 @@ rt_lifecycle_compile(const char *name, Jsonb *definition)
 			initial = value;
 		else if (strcmp(key, "timeout") == 0)
 			timeout_value = value;
+		else if (strcmp(key, "retry") == 0)
+			retry = value;
 		else
 			malformed(&place, "Unknown key \"%s\".", key);
 	}
@@ -327,6 +385,8 @@ rt_lifecycle_compile(const char *name, Jsonb *definition)
 	if (lifecycle->initial < 0)
 		malformed(&place, "\"initial\" names \"%s\", which is no state.", value_string(&initial));
 	has_timeout = compile_timeout(&place, &timeout_value, &timeout);
+	lifecycle->max_attempts = 1;
+	compile_retry(&place, lifecycle, &retry);
 
 	for (int i = 0; i < lifecycle->nstates; i++)
 	{

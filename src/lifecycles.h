@@ -31,6 +31,11 @@ typedef struct RtLifecycle
 	int name_len;
 	int nstates;
 	int initial;
+	int32 max_attempts; /* default of runs */
+	bool has_retry_base;
+	bool has_retry_cap;
+	Interval retry_base; /* defaults of the delay before a retry */
+	Interval retry_cap;
 	RtState *states;
 } RtLifecycle;
 

@@ -27,6 +27,7 @@
 #include "utils/snapmgr.h"
 
 #include "lifecycles.h"
+#include "notes.h"
 #include "open_runs.h"
 #include "writer.h"
 
@@ -44,17 +45,26 @@ add_interval(TimestampTz moment, Datum interval)
 		DirectFunctionCall2(timestamptz_pl_interval, TimestampTzGetDatum(moment), interval));
 }
 
+/* The moment before which a queued run is not to be claimed. */
+TimestampTz
+rt_open_run_available(const RtRun *run)
+{
+	return run->scheduled_at != DT_NOBEGIN ? run->scheduled_at : run->created_at;
+}
+
 /*
  * When an open run times out if nothing happens to it any more: idle timeout after
  * its last activity, but not after its start plus max_duration.  False if never.
  */
-static bool
-deadline(const RtRun *run, TimestampTz last_activity, TimestampTz available, TimestampTz *result)
+bool
+rt_open_run_deadline(const RtRun *run, TimestampTz last_activity, TimestampTz available,
+					 TimestampTz *result, bool *by_max_duration)
 {
 	const RtLifecycle *lifecycle = rt_lifecycle_get(run->lifecycle);
 	const RtState *state = &lifecycle->states[rt_lifecycle_state_required(lifecycle, run->status)];
 	bool found = false;
 
+	*by_max_duration = false;
 	if (state->has_timeout)
 	{
 		Interval timeout = state->timeout;
@@ -70,7 +80,10 @@ deadline(const RtRun *run, TimestampTz last_activity, TimestampTz available, Tim
 		TimestampTz end = add_interval(run->started_at, run->max_duration);
 
 		if (!found || end < *result)
+		{
 			*result = end;
+			*by_max_duration = true;
+		}
 		found = true;
 	}
 	return found;
@@ -81,10 +94,13 @@ static void
 begin_row(RtWriter *writer, const RtRun *run, TimestampTz now)
 {
 	const RtTable *t = writer->table;
-	TimestampTz available = run->scheduled_at != DT_NOBEGIN ? run->scheduled_at : run->created_at;
+	TimestampTz available = rt_open_run_available(run);
 	TimestampTz deadline_at = 0;
-	bool has_deadline = deadline(run, now, available, &deadline_at);
+	bool by_max_duration;
+	bool has_deadline = rt_open_run_deadline(run, now, available, &deadline_at, &by_max_duration);
 
+	if (has_deadline)
+		rt_note_deadline(deadline_at);
 	rt_writer_set(writer, RT_ATT(t, open_runs, run_id), UUIDPGetDatum(&run->run_id), false);
 	rt_writer_set(writer, RT_ATT(t, open_runs, user_id), run->user_id, false);
 	rt_writer_set(writer, RT_ATT(t, open_runs, lifecycle), run->lifecycle, false);
@@ -159,9 +175,12 @@ rt_open_runs_sync(const RtRun *runs, int n)
 	rt_writer_close(&writer);
 }
 
-/* Is it time to mark activity again? */
+/*
+ * Is it time to mark activity again?  Activity that leaves its time elsewhere, too, is
+ * marked now and then; a heartbeat, which does not, whenever it comes.
+ */
 static bool
-mark_is_due(const RtTable *t, TupleTableSlot *row, TimestampTz now)
+mark_is_due(const RtTable *t, TupleTableSlot *row, TimestampTz now, bool heartbeat)
 {
 	bool isnull;
 	TimestampTz last =
@@ -169,9 +188,34 @@ mark_is_due(const RtTable *t, TupleTableSlot *row, TimestampTz now)
 	Datum deadline_at = slot_getattr(row, RT_ATT(t, open_runs, deadline_at), &isnull);
 	int64 interval = RT_MARK_MAX_US;
 
-	if (!isnull)
+	if (heartbeat)
+		interval = RT_MARK_MIN_US;
+	else if (!isnull)
 		interval = (DatumGetTimestampTz(deadline_at) - last) / RT_MARKS_PER_TIMEOUT;
 	return now - last >= Min(Max(interval, RT_MARK_MIN_US), RT_MARK_MAX_US);
+}
+
+/*
+ * Mark a run as alive, if that is not known yet.  Never waits: false if somebody else has
+ * the row, or it is too early.  The caller has a lock on the table.
+ */
+static bool
+mark(RtWriter *writer, bool *writing, Relation rel, TupleTableSlot *row, Snapshot snapshot,
+	 TimestampTz now, bool heartbeat)
+{
+	const RtTable *t = rt_table(RT_open_runs);
+
+	if (!mark_is_due(t, row, now, heartbeat) ||
+		!rt_row_lock(rel, row, snapshot, LockTupleNoKeyExclusive, false))
+		return false;
+	if (!*writing)
+		rt_writer_open(writer, RT_open_runs);
+	*writing = true;
+	rt_writer_copy(writer, row);
+	rt_writer_set(writer, RT_ATT(writer->table, open_runs, last_activity_at),
+				  TimestampTzGetDatum(now), false);
+	rt_writer_update(writer, row);
+	return true;
 }
 
 /* Mark runs as alive, if they are open and that is not known yet.  Never waits. */
@@ -179,7 +223,6 @@ void
 rt_open_runs_touch(RtDelta **deltas, int n)
 {
 	Relation rel = table_open(rt_table(RT_open_runs)->relid, RowExclusiveLock);
-	const RtTable *t = rt_table(RT_open_runs);
 	Snapshot snapshot = rt_current_snapshot();
 	TimestampTz now = GetCurrentTimestamp();
 	RtWriter writer;
@@ -190,23 +233,27 @@ rt_open_runs_touch(RtDelta **deltas, int n)
 		RtProbe probe;
 
 		rt_probe_begin(&probe, rel, UUIDPGetDatum(&deltas[i]->run_id), snapshot);
-		if (rt_probe_next(&probe, ForwardScanDirection) && mark_is_due(t, probe.slot, now) &&
-			rt_row_lock(rel, probe.slot, snapshot, LockTupleNoKeyExclusive, false))
-		{
-			if (!writing)
-				rt_writer_open(&writer, RT_open_runs);
-			writing = true;
-			rt_writer_copy(&writer, probe.slot);
-			rt_writer_set(&writer, RT_ATT(t, open_runs, last_activity_at), TimestampTzGetDatum(now),
-						  false);
-			rt_writer_update(&writer, probe.slot);
-		}
+		if (rt_probe_next(&probe, ForwardScanDirection))
+			(void) mark(&writer, &writing, rel, probe.slot, snapshot, now, false);
 		rt_probe_end(&probe);
 	}
 	UnregisterSnapshot(snapshot);
 	if (writing)
 		rt_writer_close(&writer);
 	table_close(rel, NoLock);
+}
+
+/* Note a heartbeat in the row of a run that the caller has found. */
+bool
+rt_open_run_heartbeat(TupleTableSlot *row, Relation rel, Snapshot snapshot)
+{
+	RtWriter writer;
+	bool writing = false;
+	bool marked = mark(&writer, &writing, rel, row, snapshot, GetCurrentTimestamp(), true);
+
+	if (writing)
+		rt_writer_close(&writer);
+	return marked;
 }
 
 /*

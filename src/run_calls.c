@@ -15,6 +15,7 @@
 #include "utils/fmgrprotos.h"
 
 #include "calls.h"
+#include "claims.h"
 #include "identity.h"
 #include "runs.h"
 
@@ -37,7 +38,7 @@ static RtPlan find_ending_run = {FIND_RUN "UPDATE", 1, {UUIDOID}};
 /*
  * create_run(run_id, kind, name, lifecycle, inputs, settings, variables, plan, metadata,
  * user_id, workflow_id, session_id, subject_id, parent_run_id, priority, scheduled_at,
- * max_attempts, timeout, max_duration) → run_id
+ * max_attempts, timeout, max_duration, retry_base, retry_cap) → run_id
  */
 Datum
 run_tracker_create_run(PG_FUNCTION_ARGS)
@@ -45,13 +46,13 @@ run_tracker_create_run(PG_FUNCTION_ARGS)
 	static RtPlan plan =
 		{"INSERT INTO run_tracker.runs (run_id, kind, name, lifecycle, inputs, settings, variables, "
 		 "plan, metadata, user_id, workflow_id, session_id, subject_id, parent_run_id, priority, "
-		 "scheduled_at, max_attempts, timeout, max_duration) "
+		 "scheduled_at, max_attempts, timeout, max_duration, retry_base, retry_cap) "
 		 "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, "
-		 "$19) ON CONFLICT (run_id) DO NOTHING RETURNING run_id",
-		 19,
-		 {UUIDOID, TEXTOID, TEXTOID, TEXTOID, JSONBOID, JSONBOID, JSONBOID, JSONBOID, JSONBOID,
-		  TEXTOID, TEXTOID, TEXTOID, TEXTOID, UUIDOID, INT4OID, TIMESTAMPTZOID, INT4OID,
-		  INTERVALOID, INTERVALOID}};
+		 "$19, $20, $21) ON CONFLICT (run_id) DO NOTHING RETURNING run_id",
+		 21,
+		 {UUIDOID,	TEXTOID,		TEXTOID, TEXTOID,	  JSONBOID,	   JSONBOID,	JSONBOID,
+		  JSONBOID, JSONBOID,		TEXTOID, TEXTOID,	  TEXTOID,	   TEXTOID,		UUIDOID,
+		  INT4OID,	TIMESTAMPTZOID, INT4OID, INTERVALOID, INTERVALOID, INTERVALOID, INTERVALOID}};
 	RtRunInfo run;
 	Datum result = (Datum) 0;
 	bool isnull;
@@ -120,7 +121,34 @@ run_tracker_complete_run(PG_FUNCTION_ARGS)
 	PG_RETURN_BOOL(rt_call_move(fcinfo, &call, &fcinfo->args[1], 3));
 }
 
-/* fail_run(run_id, error, error_detail, attempt) → changed */
+/* Send a run that has just failed back to the queue, with backoff, if it has attempts left. */
+static void
+try_again(Datum run_id)
+{
+	static RtPlan update = {"UPDATE run_tracker.runs SET status = $2, scheduled_at = $3 "
+							"WHERE run_id = $1",
+							3,
+							{UUIDOID, TEXTOID, TIMESTAMPTZOID}};
+	NullableDatum args[3] = {{run_id, false}, {0}, {0}};
+	const RtLifecycle *lifecycle;
+	RtRun run;
+	int to;
+
+	if (!rt_run_fetch(DatumGetUUIDP(run_id), &run) || run.attempt >= run.max_attempts)
+		return;
+	lifecycle = rt_lifecycle_get(run.lifecycle);
+	to =
+		rt_lifecycle_next(lifecycle, rt_lifecycle_state_required(lifecycle, run.status), RT_QUEUED);
+	if (to < 0)
+		return;
+	args[1].value = CStringGetTextDatum(lifecycle->states[to].name);
+	args[2].value = TimestampTzGetDatum(rt_retry_at(&run, GetCurrentTimestamp()));
+	SPI_connect();
+	rt_plan_execute(&update, args, SPI_OK_UPDATE, false);
+	SPI_finish();
+}
+
+/* fail_run(run_id, error, error_detail, attempt, retry) → changed */
 Datum
 run_tracker_fail_run(PG_FUNCTION_ARGS)
 {
@@ -136,8 +164,11 @@ run_tracker_fail_run(PG_FUNCTION_ARGS)
 					   .nwanted = 1,
 					   .ends = true,
 					   .attempt_arg = 3};
+	bool changed = rt_call_move(fcinfo, &call, &fcinfo->args[1], 2);
 
-	PG_RETURN_BOOL(rt_call_move(fcinfo, &call, &fcinfo->args[1], 2));
+	if (changed && !PG_ARGISNULL(4) && PG_GETARG_BOOL(4))
+		try_again(PG_GETARG_DATUM(0));
+	PG_RETURN_BOOL(changed);
 }
 
 /* cancel_run(run_id, reason, attempt) → changed */
@@ -176,21 +207,8 @@ run_tracker_retry_run(PG_FUNCTION_ARGS)
 					   .nwanted = 3,
 					   .again = true,
 					   .attempt_arg = 2};
-	NullableDatum scheduled_at = {0, true};
+	NullableDatum scheduled_at = rt_call_delay(fcinfo, 1);
 
-	if (!PG_ARGISNULL(1))
-	{
-		Interval zero = {0};
-
-		if (DatumGetBool(
-				DirectFunctionCall2(interval_lt, PG_GETARG_DATUM(1), IntervalPGetDatum(&zero))))
-			ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-							errmsg("argument \"delay\" must not be negative")));
-		scheduled_at.value =
-			DirectFunctionCall2(timestamptz_pl_interval, TimestampTzGetDatum(GetCurrentTimestamp()),
-								PG_GETARG_DATUM(1));
-		scheduled_at.isnull = false;
-	}
 	PG_RETURN_BOOL(rt_call_move(fcinfo, &call, &scheduled_at, 1));
 }
 

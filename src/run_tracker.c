@@ -7,11 +7,15 @@
  */
 #include "run_tracker.h"
 
+#include "miscadmin.h"
 #include "utils/builtins.h"
 
 #include "catalog.h"
+#include "notes.h"
 #include "sequence.h"
+#include "shared.h"
 #include "totals.h"
+#include "worker.h"
 
 RT_MODULE_MAGIC;
 
@@ -30,6 +34,14 @@ _PG_init(void)
 	rt_catalog_init();
 	rt_totals_init();
 	rt_sequence_init();
+	rt_notes_init();
+
+	/* nothing may connect to a database while pg_upgrade works on it */
+	if (process_shared_preload_libraries_in_progress && !IsBinaryUpgrade)
+	{
+		rt_shared_init();
+		rt_launcher_register();
+	}
 }
 
 /* tracker_version() → the version of the library, to compare with that of the tables. */

@@ -45,9 +45,25 @@ typedef enum RtIdentity
 	RT_IDENTITY_ROLE
 } RtIdentity;
 
+typedef enum RtNotify
+{
+	RT_NOTIFY_OFF,
+	RT_NOTIFY_WORKER,
+	RT_NOTIFY_COMMIT
+} RtNotify;
+
 extern int rt_identity_mode;
 extern int rt_max_payload_kb;
 extern bool rt_task_transitions;
+extern bool rt_enabled;
+extern int rt_notify_mode;
+extern int rt_notify_interval_ms;
+extern int rt_notify_queue_size;
+extern int rt_max_databases;
+extern int rt_max_workers;
+extern int rt_max_sleep_s;
+extern int rt_batch_size;
+extern int rt_batch_timeout_ms;
 
 extern void rt_guc_init(void);
 

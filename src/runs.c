@@ -24,6 +24,7 @@
 #include "utils/tuplestore.h"
 
 #include "identity.h"
+#include "notes.h"
 #include "open_runs.h"
 #include "runs.h"
 #include "totals.h"
@@ -31,6 +32,13 @@
 
 PG_FUNCTION_INFO_V1(run_tracker_runs_before);
 PG_FUNCTION_INFO_V1(run_tracker_runs_after);
+
+/* The runs that the tracker itself is ending, in order: the lifecycle need not list that. */
+static struct
+{
+	const pg_uuid_t *run_ids;
+	int n;
+} forced;
 
 /* ----------------------------------------------------------------
  * Looking at runs
@@ -74,11 +82,16 @@ rt_run_decode(RtRun *run, TupleTableSlot *row, const RtTable *table)
 	run->error = copy_value(row, RT_ATT(table, runs, error), true);
 	run->priority = DatumGetInt32(slot_getattr(row, RT_ATT(table, runs, priority), &isnull));
 	run->attempt = DatumGetInt32(slot_getattr(row, RT_ATT(table, runs, attempt), &isnull));
+	run->max_attempts =
+		DatumGetInt32(slot_getattr(row, RT_ATT(table, runs, max_attempts), &isnull));
 	run->created_at = time_value(row, RT_ATT(table, runs, created_at));
 	run->scheduled_at = time_value(row, RT_ATT(table, runs, scheduled_at));
 	run->started_at = time_value(row, RT_ATT(table, runs, started_at));
+	run->updated_at = time_value(row, RT_ATT(table, runs, updated_at));
 	run->timeout = copy_value(row, RT_ATT(table, runs, timeout), false);
 	run->max_duration = copy_value(row, RT_ATT(table, runs, max_duration), false);
+	run->retry_base = copy_value(row, RT_ATT(table, runs, retry_base), false);
+	run->retry_cap = copy_value(row, RT_ATT(table, runs, retry_cap), false);
 }
 
 /*
@@ -241,7 +254,8 @@ check_values(const RtRow *row)
 	const RtTable *t = row->table;
 	AttrNumber progress = RT_ATT(t, runs, progress);
 	AttrNumber max_attempts = RT_ATT(t, runs, max_attempts);
-	AttrNumber intervals[] = {RT_ATT(t, runs, timeout), RT_ATT(t, runs, max_duration)};
+	AttrNumber intervals[] = {RT_ATT(t, runs, timeout), RT_ATT(t, runs, max_duration),
+							  RT_ATT(t, runs, retry_base), RT_ATT(t, runs, retry_cap)};
 
 	if (!rt_row_isnull(row, progress) && (DatumGetInt16(rt_row_get(row, progress)) < 0 ||
 										  DatumGetInt16(rt_row_get(row, progress)) > 100))
@@ -294,8 +308,11 @@ fill_new_run(RtRow *row, const RtStatusColumns *c)
 		rt_row_set(row, RT_ATT(t, runs, run_id), UUIDPGetDatum(run_id));
 	}
 	rt_row_default(row, RT_ATT(t, runs, priority), Int32GetDatum(0));
-	rt_row_default(row, RT_ATT(t, runs, max_attempts), Int32GetDatum(1));
 	(void) rt_status_insert(row, c, "run", service);
+	if (rt_row_isnull(row, RT_ATT(t, runs, max_attempts)))
+		rt_row_set(row, RT_ATT(t, runs, max_attempts),
+				   Int32GetDatum(rt_lifecycle_get(rt_row_get(row, RT_ATT(t, runs, lifecycle)))
+									 ->max_attempts));
 }
 
 /*
@@ -313,6 +330,33 @@ lock_ending_run(Relation rel, HeapTuple tuple)
 		elog(ERROR, "run was changed while it was being updated");
 	UnregisterSnapshot(snapshot);
 	ExecDropSingleTupleTableSlot(slot);
+}
+
+/*
+ * Runs, in order of their ids, that the next UPDATE ends because their time is up.  The
+ * caller takes them back with n = 0, also after an error.
+ */
+void
+rt_runs_force(const pg_uuid_t *run_ids, int n)
+{
+	forced.run_ids = run_ids;
+	forced.n = n;
+}
+
+/* Is this the UPDATE that ends a run because its time is up? */
+static bool
+is_forced(const RtRow *row, const RtStatusColumns *c)
+{
+	const RtLifecycle *lifecycle;
+	int state;
+
+	if (forced.n == 0 || rt_row_isnull(row, c->status) ||
+		bsearch(DatumGetUUIDP(rt_row_get(row, RT_ATT(row->table, runs, run_id))), forced.run_ids,
+				forced.n, UUID_LEN, rt_uuid_compare) == NULL)
+		return false;
+	lifecycle = rt_lifecycle_get(rt_row_get(row, c->lifecycle));
+	state = rt_lifecycle_state(lifecycle, rt_row_get(row, c->status));
+	return state >= 0 && !RT_PHASE_IS_OPEN(lifecycle->states[state].phase);
 }
 
 static void
@@ -346,7 +390,7 @@ run_tracker_runs_before(PG_FUNCTION_ARGS)
 		check_same(&row, RT_ATT(t, runs, run_id));
 		check_same(&row, RT_ATT(t, runs, user_id));
 		check_values(&row);
-		switch (rt_status_update(&row, &c, "run", false))
+		switch (rt_status_update(&row, &c, "run", is_forced(&row, &c)))
 		{
 			case RT_MOVE_FINISH:
 				lock_ending_run(row.rel, row.old);
@@ -359,6 +403,12 @@ run_tracker_runs_before(PG_FUNCTION_ARGS)
 				if (!rt_row_differs(&row, RT_ATT(t, runs, current_step)))
 					rt_row_set_null(&row, RT_ATT(t, runs, current_step));
 				if (!rt_row_differs(&row, RT_ATT(t, runs, worker)))
+					rt_row_set_null(&row, RT_ATT(t, runs, worker));
+				break;
+			case RT_MOVE_OPEN:
+				/* given back */
+				if (rt_phase_decode(rt_row_get(&row, c.phase)) == RT_QUEUED &&
+					!rt_row_differs(&row, RT_ATT(t, runs, worker)))
 					rt_row_set_null(&row, RT_ATT(t, runs, worker));
 				break;
 			default:
@@ -434,9 +484,14 @@ after_insert(RtRun *runs, int n)
 	}
 	rt_totals_create(run_ids, user_ids, n);
 
+	/* a run that is inserted as finished is a fact, no event */
 	for (int i = 0; i < n; i++)
-		if (RT_PHASE_IS_OPEN(runs[i].phase))
-			runs[nopen++] = runs[i];
+	{
+		if (!RT_PHASE_IS_OPEN(runs[i].phase))
+			continue;
+		rt_note_run(&runs[i].run_id);
+		runs[nopen++] = runs[i];
+	}
 	rt_open_runs_sync(runs, nopen);
 }
 
@@ -457,6 +512,8 @@ after_update(RtRun *old, RtRun *new, int n)
 	{
 		if (memcmp(&old[i].run_id, &new[i].run_id, sizeof(pg_uuid_t)) != 0)
 			elog(ERROR, "old and new rows of runs do not match");
+		if (old[i].updated_at != new[i].updated_at)
+			rt_note_run(&new[i].run_id);
 
 		if (!same_value(old[i].status, new[i].status, -1))
 		{

@@ -31,11 +31,15 @@ typedef struct RtRun
 	Datum error;
 	int32 priority;
 	int32 attempt;
+	int32 max_attempts;
 	TimestampTz created_at;
 	TimestampTz scheduled_at; /* DT_NOBEGIN: not scheduled */
 	TimestampTz started_at;	  /* DT_NOBEGIN: not started */
+	TimestampTz updated_at;
 	Datum timeout;
 	Datum max_duration;
+	Datum retry_base;
+	Datum retry_cap;
 } RtRun;
 
 extern bool rt_run_lookup(const pg_uuid_t *run_id, RtRunInfo *info);
@@ -61,7 +65,11 @@ typedef struct RtTransition
 
 extern void rt_transitions_write(const RtTransition *transitions, int n);
 
-/* tasks.c */
+extern void rt_runs_force(const pg_uuid_t *run_ids, int n);
+
+/* task_close.c */
+extern bool rt_tasks_are_busy(const pg_uuid_t *run_id);
+extern bool rt_tasks_close_with_run(RtRow *row, const RtStatusColumns *c);
 extern void rt_tasks_wait_for_writers(const pg_uuid_t *run_id, bool ending);
 extern void rt_tasks_close(const RtRun *runs, int n);
 

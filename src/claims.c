@@ -1,0 +1,528 @@
+/*-------------------------------------------------------------------------
+ *
+ * claims.c
+ *		Work that is handed out: claim_runs(), heartbeat_run(), release_run(), and the
+ *		delay before a run is tried again.
+ *
+ * Claims read an index of open_runs themselves rather than through a query, so that no
+ * plan can go wrong when the queue is long: for each priority, from the highest, what
+ * may be claimed by now, oldest first.  What is scheduled for later is not even looked
+ * at, however much there is of it.
+ *
+ * Locking protocol: nothing is waited for.  The row in open_runs and that in runs are
+ * locked if nobody else has them, or has changed them since the claim began; else the
+ * next run is taken.  Whoever waits for nothing cannot be part of a deadlock, so the
+ * order is free.
+ *
+ * Memory: the caller's context; a claim needs little.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "claims.h"
+
+#include <math.h>
+
+#include "access/genam.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "catalog/pg_collation_d.h"
+#include "common/pg_prng.h"
+#include "executor/spi.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/snapmgr.h"
+
+#include "calls.h"
+#include "identity.h"
+#include "lifecycles.h"
+#include "open_runs.h"
+#include "writer.h"
+
+PG_FUNCTION_INFO_V1(run_tracker_claim_runs);
+PG_FUNCTION_INFO_V1(run_tracker_heartbeat_run);
+PG_FUNCTION_INFO_V1(run_tracker_release_run);
+
+#define MAX_CLAIM 10000
+
+/* ----------------------------------------------------------------
+ * Trying again
+ * ----------------------------------------------------------------
+ */
+
+/* delays where neither the run nor its lifecycle says otherwise */
+#define RETRY_BASE_US (1.0 * 1000000)
+#define RETRY_CAP_US  (5.0 * 60 * 1000000)
+
+static double
+interval_us(const Interval *interval)
+{
+	return (double) interval->time +
+		   ((double) interval->month * DAYS_PER_MONTH + interval->day) * USECS_PER_DAY;
+}
+
+/*
+ * When a run whose attempt has failed may be claimed again: base, doubled for each
+ * attempt after the first, up to cap, of which a random half is taken off so that runs
+ * that failed together do not come back together.
+ */
+TimestampTz
+rt_retry_at(const RtRun *run, TimestampTz now)
+{
+	const RtLifecycle *lifecycle = rt_lifecycle_get(run->lifecycle);
+	double base = RETRY_BASE_US;
+	double cap = RETRY_CAP_US;
+	double delay;
+
+	if (run->retry_base != (Datum) 0)
+		base = interval_us(DatumGetIntervalP(run->retry_base));
+	else if (lifecycle->has_retry_base)
+		base = interval_us(&lifecycle->retry_base);
+	if (run->retry_cap != (Datum) 0)
+		cap = interval_us(DatumGetIntervalP(run->retry_cap));
+	else if (lifecycle->has_retry_cap)
+		cap = interval_us(&lifecycle->retry_cap);
+
+	delay = Min(base * pow(2.0, Min(run->attempt - 1, 60)), cap);
+	delay *= 1.0 - pg_prng_double(&pg_global_prng_state) / 2;
+	/* a thousand years are for ever */
+	return now + (int64) Min(delay, 1000.0 * DAYS_PER_YEAR * USECS_PER_DAY);
+}
+
+/* ----------------------------------------------------------------
+ * The queue
+ * ----------------------------------------------------------------
+ */
+
+/* The queue of a lifecycle, or of one kind of run in it. */
+typedef struct Queue
+{
+	Datum lifecycle;
+	bool more;		/* there are runs of this priority or a lower one */
+	int32 priority; /* that is being looked at */
+	IndexScanDesc scan;
+	TupleTableSlot *row; /* the next that may be claimed, if has_row */
+	bool has_row;
+} Queue;
+
+typedef struct Claim
+{
+	Relation open_runs;
+	Relation runs;
+	Relation index;
+	Snapshot snapshot;
+	Datum kind; /* 0: any */
+	TimestampTz now;
+	bool service;
+	Queue *queues;
+	int nqueues;
+	Datum *run_ids; /* claimed so far */
+	Datum *statuses;
+	int n;
+	int wanted;
+} Claim;
+
+/* The collation that the index compares a text column by. */
+#define index_collation(index, n) ((index)->rd_indcollation[(n) -1])
+
+/* Begin to read the index at a lifecycle (and kind), and a condition on the next columns. */
+static IndexScanDesc
+begin_scan(const Claim *claim, Datum lifecycle, const ScanKeyData *more, int nmore)
+{
+	ScanKeyData keys[4];
+	int n = 0;
+	IndexScanDesc scan;
+
+	ScanKeyEntryInitialize(&keys[n++], 0, 1, BTEqualStrategyNumber, InvalidOid,
+						   index_collation(claim->index, 1), F_TEXTEQ, lifecycle);
+	if (claim->kind != (Datum) 0)
+		ScanKeyEntryInitialize(&keys[n++], 0, 2, BTEqualStrategyNumber, InvalidOid,
+							   index_collation(claim->index, 2), F_TEXTEQ, claim->kind);
+	for (int i = 0; i < nmore; i++)
+	{
+		keys[n] = more[i];
+		keys[n].sk_attno = n + 1;
+		n++;
+	}
+	scan = rt_index_beginscan(claim->open_runs, claim->index, claim->snapshot, n);
+	index_rescan(scan, keys, n, NULL, 0);
+	return scan;
+}
+
+/* Find the highest priority of a queue, or the highest below the one that it is at. */
+static void
+next_priority(const Claim *claim, Queue *queue, bool first)
+{
+	const RtTable *t = rt_table(RT_open_runs);
+	ScanKeyData key;
+	IndexScanDesc scan;
+	bool isnull;
+
+	ScanKeyInit(&key, 1, BTLessStrategyNumber, F_INT4LT, Int32GetDatum(queue->priority));
+	scan = begin_scan(claim, queue->lifecycle, &key, first ? 0 : 1);
+	queue->more = index_getnext_slot(scan, ForwardScanDirection, queue->row);
+	if (queue->more)
+		queue->priority =
+			DatumGetInt32(slot_getattr(queue->row, RT_ATT(t, open_runs, priority), &isnull));
+	index_endscan(scan);
+}
+
+static void
+next_row(Queue *queue)
+{
+	queue->has_row = index_getnext_slot(queue->scan, ForwardScanDirection, queue->row);
+}
+
+/* Begin to read what a queue has at its current priority, and may be claimed by now. */
+static void
+begin_priority(const Claim *claim, Queue *queue)
+{
+	ScanKeyData keys[2];
+
+	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(queue->priority));
+	ScanKeyInit(&keys[1], 1, BTLessEqualStrategyNumber, F_TIMESTAMPTZ_LE,
+				TimestampTzGetDatum(claim->now));
+	queue->scan = begin_scan(claim, queue->lifecycle, keys, 2);
+	next_row(queue);
+}
+
+static void
+add_queue(Claim *claim, Datum lifecycle)
+{
+	Queue *queue;
+
+	claim->queues = claim->queues ? repalloc(claim->queues, sizeof(Queue) * (claim->nqueues + 1)) :
+									palloc(sizeof(Queue));
+	queue = &claim->queues[claim->nqueues++];
+	memset(queue, 0, sizeof(Queue));
+	queue->lifecycle = lifecycle;
+	queue->row = table_slot_create(claim->open_runs, NULL);
+}
+
+/* Find the lifecycles that have queued runs: the index is ordered by them. */
+static void
+find_queues(Claim *claim)
+{
+	const RtTable *t = rt_table(RT_open_runs);
+	TupleTableSlot *row = table_slot_create(claim->open_runs, NULL);
+	Datum last = (Datum) 0;
+	bool found;
+
+	do
+	{
+		ScanKeyData key;
+		IndexScanDesc scan =
+			rt_index_beginscan(claim->open_runs, claim->index, claim->snapshot, last ? 1 : 0);
+		bool isnull;
+
+		ScanKeyEntryInitialize(&key, 0, 1, BTGreaterStrategyNumber, InvalidOid,
+							   index_collation(claim->index, 1), F_TEXT_GT, last);
+		index_rescan(scan, &key, last ? 1 : 0, NULL, 0);
+		found = index_getnext_slot(scan, ForwardScanDirection, row);
+		if (found)
+		{
+			last = PointerGetDatum(
+				PG_DETOAST_DATUM_COPY(slot_getattr(row, RT_ATT(t, open_runs, lifecycle), &isnull)));
+			add_queue(claim, last);
+		}
+		index_endscan(scan);
+	} while (found);
+	ExecDropSingleTupleTableSlot(row);
+}
+
+/* ----------------------------------------------------------------
+ * Claiming
+ * ----------------------------------------------------------------
+ */
+
+/* Take a queued run, if nobody else has it. */
+static void
+try_claim(Claim *claim, TupleTableSlot *row)
+{
+	const RtTable *t = rt_table(RT_open_runs);
+	RtProbe probe;
+	RtRun run;
+	bool isnull;
+
+	if (!claim->service &&
+		!rt_identity_owns(slot_getattr(row, RT_ATT(t, open_runs, user_id), &isnull)))
+		return;
+	if (!rt_row_lock(claim->open_runs, row, claim->snapshot, LockTupleExclusive, false))
+		return;
+	rt_probe_begin(&probe, claim->runs, slot_getattr(row, RT_ATT(t, open_runs, run_id), &isnull),
+				   claim->snapshot);
+	if (rt_probe_next(&probe, ForwardScanDirection) &&
+		rt_row_lock(claim->runs, probe.slot, claim->snapshot, LockTupleNoKeyExclusive, false))
+	{
+		const RtLifecycle *lifecycle;
+		int to;
+
+		rt_run_decode(&run, probe.slot, rt_table(RT_runs));
+		lifecycle = rt_lifecycle_get(run.lifecycle);
+		to = rt_lifecycle_next(lifecycle, rt_lifecycle_state_required(lifecycle, run.status),
+							   RT_ACTIVE);
+		if (run.phase == RT_QUEUED && to >= 0)
+		{
+			pg_uuid_t *run_id = palloc(sizeof(pg_uuid_t));
+
+			*run_id = run.run_id;
+			claim->run_ids[claim->n] = UUIDPGetDatum(run_id);
+			claim->statuses[claim->n] = CStringGetTextDatum(lifecycle->states[to].name);
+			claim->n++;
+		}
+	}
+	rt_probe_end(&probe);
+}
+
+/* The queue whose next run has waited longest; NULL if none has one. */
+static Queue *
+oldest(const Claim *claim)
+{
+	AttrNumber available_at = RT_ATT(rt_table(RT_open_runs), open_runs, available_at);
+	TimestampTz best_at = 0;
+	Queue *best = NULL;
+
+	for (int i = 0; i < claim->nqueues; i++)
+	{
+		Queue *queue = &claim->queues[i];
+		TimestampTz at;
+		bool isnull;
+
+		if (!queue->has_row)
+			continue;
+		at = DatumGetTimestampTz(slot_getattr(queue->row, available_at, &isnull));
+		if (best == NULL || at < best_at)
+		{
+			best = queue;
+			best_at = at;
+		}
+	}
+	return best;
+}
+
+/* Take runs of one priority, oldest first; then move the queues that had it to the next. */
+static void
+claim_priority(Claim *claim, int32 priority)
+{
+	Queue *queue;
+
+	for (int i = 0; i < claim->nqueues; i++)
+	{
+		queue = &claim->queues[i];
+		queue->scan = NULL;
+		queue->has_row = false;
+		if (queue->more && queue->priority == priority)
+			begin_priority(claim, queue);
+	}
+	while (claim->n < claim->wanted && (queue = oldest(claim)) != NULL)
+	{
+		CHECK_FOR_INTERRUPTS();
+		try_claim(claim, queue->row);
+		next_row(queue);
+	}
+	for (int i = 0; i < claim->nqueues; i++)
+	{
+		queue = &claim->queues[i];
+		if (queue->scan == NULL)
+			continue;
+		index_endscan(queue->scan);
+		if (claim->n < claim->wanted)
+			next_priority(claim, queue, false);
+	}
+}
+
+/* Lock the runs to be claimed, in the order of their claim. */
+static void
+find_claimable(Claim *claim, Datum lifecycle)
+{
+	const RtTable *t;
+	AttrNumber keys[4];
+	int nkeys = 0;
+
+	claim->runs = table_open(rt_table(RT_runs)->relid, RowExclusiveLock);
+	claim->open_runs = table_open(rt_table(RT_open_runs)->relid, RowExclusiveLock);
+	t = rt_table(RT_open_runs);
+	keys[nkeys++] = RT_ATT(t, open_runs, lifecycle);
+	if (claim->kind != (Datum) 0)
+		keys[nkeys++] = RT_ATT(t, open_runs, kind);
+	keys[nkeys++] = RT_ATT(t, open_runs, priority);
+	keys[nkeys++] = RT_ATT(t, open_runs, available_at);
+	claim->index =
+		rt_index_open(claim->open_runs,
+					  claim->kind != (Datum) 0 ? RT_KIND_QUEUE_INDEX : RT_QUEUE_INDEX, nkeys, keys);
+	claim->snapshot = rt_current_snapshot();
+
+	if (lifecycle != (Datum) 0)
+		add_queue(claim, lifecycle);
+	else
+		find_queues(claim);
+	for (int i = 0; i < claim->nqueues; i++)
+		next_priority(claim, &claim->queues[i], true);
+	while (claim->n < claim->wanted)
+	{
+		bool more = false;
+		int32 priority = 0;
+
+		for (int i = 0; i < claim->nqueues; i++)
+		{
+			const Queue *queue = &claim->queues[i];
+
+			if (queue->more && (!more || queue->priority > priority))
+				priority = queue->priority;
+			more = more || queue->more;
+		}
+		if (!more)
+			break;
+		claim_priority(claim, priority);
+	}
+
+	for (int i = 0; i < claim->nqueues; i++)
+		ExecDropSingleTupleTableSlot(claim->queues[i].row);
+	UnregisterSnapshot(claim->snapshot);
+	index_close(claim->index, AccessShareLock);
+	table_close(claim->open_runs, NoLock);
+	table_close(claim->runs, NoLock);
+}
+
+/* claim_runs(worker, max_runs, lifecycle, kind) → the runs, in the order of their claim */
+Datum
+run_tracker_claim_runs(PG_FUNCTION_ARGS)
+{
+	static RtPlan plan =
+		{"WITH claimed AS (UPDATE run_tracker.runs r SET status = c.status, worker = $3 "
+		 "FROM ROWS FROM (unnest($1), unnest($2)) WITH ORDINALITY AS c (run_id, status, n) "
+		 "WHERE r.run_id = c.run_id "
+		 "RETURNING c.n, r.run_id, r.attempt, r.user_id, r.lifecycle, r.status, r.kind, r.name, "
+		 "r.priority, r.max_attempts, r.workflow_id, r.session_id, r.subject_id, r.parent_run_id, "
+		 "r.inputs, r.settings, r.variables, r.plan, r.metadata, r.created_at, r.scheduled_at) "
+		 "SELECT run_id, attempt, user_id, lifecycle, status, kind, name, priority, max_attempts, "
+		 "workflow_id, session_id, subject_id, parent_run_id, inputs, settings, variables, plan, "
+		 "metadata, created_at, scheduled_at FROM claimed ORDER BY n",
+		 3,
+		 {UUIDARRAYOID, TEXTARRAYOID, TEXTOID}};
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	Claim claim = {0};
+	NullableDatum args[3] = {{0}};
+
+	rt_call_require(fcinfo, 0, "worker");
+	rt_call_require(fcinfo, 1, "max_runs");
+	claim.wanted = PG_GETARG_INT32(1);
+	if (claim.wanted < 1 || claim.wanted > MAX_CLAIM)
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("argument \"max_runs\" is out of range"),
+						errdetail("It is %d, it must be 1 to %d.", claim.wanted, MAX_CLAIM)));
+	if (!PG_ARGISNULL(2))
+		(void) rt_lifecycle_get(PG_GETARG_DATUM(2));
+	InitMaterializedSRF(fcinfo, 0);
+
+	claim.kind = PG_ARGISNULL(3) ? (Datum) 0 : PG_GETARG_DATUM(3);
+	claim.now = GetCurrentTimestamp();
+	claim.service = rt_identity_is_service();
+	claim.run_ids = palloc(sizeof(Datum) * claim.wanted);
+	claim.statuses = palloc(sizeof(Datum) * claim.wanted);
+	find_claimable(&claim, PG_ARGISNULL(2) ? (Datum) 0 : PG_GETARG_DATUM(2));
+	if (claim.n == 0)
+		return (Datum) 0;
+
+	args[0].value = PointerGetDatum(
+		construct_array(claim.run_ids, claim.n, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR));
+	args[1].value =
+		PointerGetDatum(construct_array(claim.statuses, claim.n, TEXTOID, -1, false, TYPALIGN_INT));
+	args[2].value = PG_GETARG_DATUM(0);
+	SPI_connect();
+	rt_plan_execute(&plan, args, SPI_OK_SELECT, false);
+	if (SPI_processed != claim.n)
+		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+						errmsg("%d of %d runs could not be claimed", claim.n - (int) SPI_processed,
+							   claim.n),
+						errhint("A policy or a trigger may have suppressed the update.")));
+	for (uint64 i = 0; i < SPI_processed; i++)
+		tuplestore_puttuple(rsinfo->setResult, SPI_tuptable->vals[i]);
+	SPI_finish();
+	return (Datum) 0;
+}
+
+/* ----------------------------------------------------------------
+ * Keeping a run, and giving it back
+ * ----------------------------------------------------------------
+ */
+
+/* The run of a heartbeat is not open: say why. */
+static void
+refuse_heartbeat(FunctionCallInfo fcinfo)
+{
+	RtRun run;
+
+	if (!rt_run_fetch(PG_GETARG_UUID_P(0), &run) || !rt_identity_owns(run.user_id))
+		ereport(ERROR, (errcode(ERRCODE_NO_DATA_FOUND), errmsg("run not found"),
+						errdetail("There is no run %s that you may change.",
+								  rt_uuid_string(PG_GETARG_DATUM(0)))));
+	rt_call_check_attempt(fcinfo, 1, run.attempt, "run");
+	if (!RT_PHASE_IS_OPEN(run.phase))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE), errmsg("run is finished"),
+				 errdetail("Run %s has status \"%s\".", rt_uuid_string(PG_GETARG_DATUM(0)),
+						   TextDatumGetCString(run.status)),
+				 errhint("Stop working on it.")));
+}
+
+/* heartbeat_run(run_id, attempt) → noted.  Looks at open_runs only, and writes nothing else. */
+Datum
+run_tracker_heartbeat_run(PG_FUNCTION_ARGS)
+{
+	Relation rel;
+	const RtTable *t;
+	Snapshot snapshot;
+	RtProbe probe;
+	bool isnull;
+	bool found;
+	bool marked = false;
+
+	rt_call_require(fcinfo, 0, "run_id");
+	rel = table_open(rt_table(RT_open_runs)->relid, RowExclusiveLock);
+	t = rt_table(RT_open_runs);
+	snapshot = rt_current_snapshot();
+	rt_probe_begin(&probe, rel, PG_GETARG_DATUM(0), snapshot);
+	found = rt_probe_next(&probe, ForwardScanDirection) &&
+			rt_identity_owns(slot_getattr(probe.slot, RT_ATT(t, open_runs, user_id), &isnull));
+	if (found)
+	{
+		rt_call_check_attempt(fcinfo, 1,
+							  DatumGetInt32(
+								  slot_getattr(probe.slot, RT_ATT(t, open_runs, attempt), &isnull)),
+							  "run");
+		marked = rt_open_run_heartbeat(probe.slot, rel, snapshot);
+	}
+	rt_probe_end(&probe);
+	UnregisterSnapshot(snapshot);
+	table_close(rel, NoLock);
+	if (!found)
+		refuse_heartbeat(fcinfo);
+	PG_RETURN_BOOL(marked);
+}
+
+/* release_run(run_id, delay, attempt) → changed */
+Datum
+run_tracker_release_run(PG_FUNCTION_ARGS)
+{
+	static RtPlan find = {"SELECT lifecycle, status, attempt FROM run_tracker.runs "
+						  "WHERE run_id = $1 FOR NO KEY UPDATE",
+						  1,
+						  {UUIDOID}};
+	static RtPlan update = {"UPDATE run_tracker.runs SET status = $2, worker = NULL, "
+							"scheduled_at = COALESCE($3, scheduled_at) WHERE run_id = $1",
+							3,
+							{UUIDOID, TEXTOID, TIMESTAMPTZOID}};
+	RtMoveCall call = {.table = RT_runs,
+					   .word = "run",
+					   .find = &find,
+					   .update = &update,
+					   .wanted = {RT_QUEUED},
+					   .nwanted = 1,
+					   .attempt_arg = 2};
+	NullableDatum scheduled_at = rt_call_delay(fcinfo, 1);
+
+	PG_RETURN_BOOL(rt_call_move(fcinfo, &call, &scheduled_at, 1));
+}

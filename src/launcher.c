@@ -1,0 +1,373 @@
+/*-------------------------------------------------------------------------
+ *
+ * launcher.c
+ *		The launcher of the background workers: one process, connected to no database,
+ *		that sleeps until there is something to do in one of them.
+ *
+ * It starts a worker for a database whose next deadline is near, or that has runs to
+ * announce, and no more than run_tracker.max_workers at a time.  Backends wake it when
+ * they commit something that comes earlier (shared.c).  Once in run_tracker.max_sleep it
+ * compares its list with pg_database, and has every database looked at in which the
+ * extension is installed: that bounds what a clock that was set, or rows that came in
+ * past the triggers, can do.
+ *
+ * It holds nothing that could hold up others: no database, no transaction while it
+ * sleeps; and it accepts interrupts, without which DROP DATABASE would wait for it.
+ *
+ * Memory: one array for the life of the process; a context per turn for the rest.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "worker.h"
+
+#include "access/heapam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/pg_database.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "tcop/tcopprot.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+#include "shared.h"
+
+/* after a crash, or when it was terminated, the launcher comes back after so many seconds */
+#define RESTART_S 5
+
+/* a worker that could not even connect is started again after this time */
+#define RESTART_US (1000 * INT64CONST(1000))
+
+/* when no worker could be started because max_worker_processes are running */
+#define NO_SLOT_RETRY_US (1000 * INT64CONST(1000))
+
+/* how often the same complaint is repeated in the log */
+#define COMPLAIN_US (3600 * INT64CONST(1000000))
+
+/* what became of the worker that was started for an entry; NULL: none was */
+static BackgroundWorkerHandle **handles;
+
+static TimestampTz next_rescan = 0;
+
+/* Fill in what launcher and workers have in common. */
+void
+rt_worker_describe(BackgroundWorker *worker, const char *function, const char *type)
+{
+	memset(worker, 0, sizeof(BackgroundWorker));
+	worker->bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker->bgw_start_time = BgWorkerStart_RecoveryFinished;
+	strlcpy(worker->bgw_library_name, "run_tracker", sizeof(worker->bgw_library_name));
+	strlcpy(worker->bgw_function_name, function, sizeof(worker->bgw_function_name));
+	strlcpy(worker->bgw_type, type, sizeof(worker->bgw_type));
+	strlcpy(worker->bgw_name, type, sizeof(worker->bgw_name));
+}
+
+/* Have the postmaster start the launcher.  Called while libraries are preloaded. */
+void
+rt_launcher_register(void)
+{
+	BackgroundWorker worker;
+
+	rt_worker_describe(&worker, "run_tracker_launcher_main", "run_tracker launcher");
+	worker.bgw_restart_time = RESTART_S;
+	RegisterBackgroundWorker(&worker);
+}
+
+/* Milliseconds to sleep until a moment, bounded by run_tracker.max_sleep. */
+long
+rt_sleep_ms(TimestampTz now, TimestampTz until)
+{
+	long longest = rt_max_sleep_s * 1000L;
+
+	if (until == DT_NOEND)
+		return longest;
+	return Min(TimestampDifferenceMilliseconds(now, until), longest);
+}
+
+/* ----------------------------------------------------------------
+ * Which databases there are
+ * ----------------------------------------------------------------
+ */
+
+/* The databases that one can connect to, in the current memory context. */
+static List *
+list_databases(void)
+{
+	MemoryContext context = CurrentMemoryContext;
+	List *result = NIL;
+	Relation rel;
+	TableScanDesc scan;
+	HeapTuple tuple;
+
+	StartTransactionCommand();
+	(void) GetTransactionSnapshot();
+	rel = table_open(DatabaseRelationId, AccessShareLock);
+	scan = table_beginscan_catalog(rel, 0, NULL);
+	while (HeapTupleIsValid(tuple = heap_getnext(scan, ForwardScanDirection)))
+	{
+		Form_pg_database database = (Form_pg_database) GETSTRUCT(tuple);
+		MemoryContext old;
+
+		if (!database->datallowconn || database->datistemplate ||
+			database_is_invalid_form(database))
+			continue;
+		old = MemoryContextSwitchTo(context);
+		result = lappend_oid(result, database->oid);
+		MemoryContextSwitchTo(old);
+	}
+	table_endscan(scan);
+	table_close(rel, AccessShareLock);
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(context);
+	return result;
+}
+
+/*
+ * Compare the entries with pg_database.  Those of databases that are gone are freed:
+ * only of such as had one before the list was made, since a backend of a database that
+ * is newer than the list may have made an entry meanwhile.
+ */
+static void
+rescan(bool check)
+{
+	List *before = NIL;
+	List *databases;
+	ListCell *lc;
+
+	for (int i = 0; i < rt_max_databases; i++)
+	{
+		if (rt_shared_lock(i, LW_SHARED))
+		{
+			before = lappend_oid(before, rt_shared_database(i)->oid);
+			rt_shared_unlock(i);
+		}
+	}
+	databases = list_databases();
+	foreach(lc, before)
+	{
+		if (!list_member_oid(databases, lfirst_oid(lc)))
+		{
+			int i = rt_shared_find(lfirst_oid(lc), false);
+
+			if (i >= 0)
+				rt_shared_forget(i);
+		}
+	}
+	foreach(lc, databases)
+	{
+		int i = rt_shared_find(lfirst_oid(lc), true);
+
+		if (i >= 0 && check && rt_shared_lock(i, LW_EXCLUSIVE))
+		{
+			RtDatabase *db = rt_shared_database(i);
+
+			db->check = db->check || db->state != RT_DB_NOT_INSTALLED;
+			rt_shared_unlock(i);
+		}
+	}
+}
+
+/* ----------------------------------------------------------------
+ * Starting workers
+ * ----------------------------------------------------------------
+ */
+
+/* Is a worker that was started for an entry still there, or about to come? */
+static bool
+is_running(int i)
+{
+	pid_t pid;
+
+	if (handles[i] == NULL)
+		return false;
+	if (GetBackgroundWorkerPid(handles[i], &pid) != BGWH_STOPPED)
+		return true;
+	pfree(handles[i]);
+	handles[i] = NULL;
+	return false;
+}
+
+/* When a worker has to be started for an entry; DT_NOEND: not at all, as things are. */
+static TimestampTz
+due_at(const RtDatabase *db)
+{
+	TimestampTz due = DT_NOEND;
+
+	if (db->check)
+		due = DT_NOBEGIN;
+	else if (db->state != RT_DB_DISABLED)
+	{
+		if (db->npending > 0 || db->resync)
+			due = DT_NOBEGIN;
+		else if (db->next_at != DT_NOEND)
+			due = db->next_at - RT_START_LEAD_US;
+	}
+	return due == DT_NOEND ? due : Max(due, db->retry_at);
+}
+
+/* Start a worker; false if there is no room for one. */
+static bool
+start_worker(int i, Oid dboid, TimestampTz now)
+{
+	BackgroundWorker worker;
+	MemoryContext old;
+	bool started;
+
+	/* for the case that it dies before it has connected */
+	if (rt_shared_lock(i, LW_EXCLUSIVE))
+	{
+		rt_shared_database(i)->retry_at = now + RESTART_US;
+		rt_shared_unlock(i);
+	}
+
+	rt_worker_describe(&worker, "run_tracker_worker_main", "run_tracker worker");
+	worker.bgw_restart_time = BGW_NEVER_RESTART;
+	worker.bgw_notify_pid = MyProcPid;
+	worker.bgw_main_arg = ObjectIdGetDatum(dboid);
+	snprintf(worker.bgw_name, sizeof(worker.bgw_name), "run_tracker worker for database %u", dboid);
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	started = RegisterDynamicBackgroundWorker(&worker, &handles[i]);
+	MemoryContextSwitchTo(old);
+	if (!started)
+		handles[i] = NULL;
+	return started;
+}
+
+/* Complain in the log, but not for ever. */
+static bool
+may_complain(TimestampTz *last, TimestampTz now)
+{
+	if (*last != 0 && now - *last < COMPLAIN_US)
+		return false;
+	*last = now;
+	return true;
+}
+
+/*
+ * Start workers where they are due, those that have waited longest first.  Returns when
+ * to look again.
+ */
+static TimestampTz
+start_workers(TimestampTz now)
+{
+	static TimestampTz complained = 0;
+	TimestampTz wakeup = next_rescan;
+	int running = 0;
+
+	for (int i = 0; i < rt_max_databases; i++)
+		if (is_running(i))
+			running++;
+
+	for (;;)
+	{
+		int next = -1;
+		TimestampTz next_due = DT_NOEND;
+		Oid dboid = InvalidOid;
+
+		for (int i = 0; i < rt_max_databases; i++)
+		{
+			const RtDatabase *db = rt_shared_database(i);
+			TimestampTz due;
+
+			if (handles[i] != NULL || !rt_shared_lock(i, LW_SHARED))
+				continue;
+			due = due_at(db);
+			if (due != DT_NOEND && (next < 0 || due < next_due))
+			{
+				next = i;
+				next_due = due;
+				dboid = db->oid;
+			}
+			rt_shared_unlock(i);
+		}
+		if (next < 0)
+			return wakeup;
+		if (next_due > now)
+			return Min(wakeup, next_due);
+		/* the end of any worker wakes us */
+		if (running >= rt_max_workers)
+			return wakeup;
+		if (!start_worker(next, dboid, now))
+		{
+			if (may_complain(&complained, now))
+				ereport(WARNING,
+						(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+						 errmsg("run_tracker could not start a background worker"),
+						 errdetail("All of max_worker_processes are in use; it tries again every "
+								   "second."),
+						 errhint("Increase max_worker_processes.")));
+			return Min(wakeup, now + NO_SLOT_RETRY_US);
+		}
+		running++;
+	}
+}
+
+static void
+complain_of_limit(TimestampTz now)
+{
+	static TimestampTz complained = 0;
+
+	if (rt_shared_take_exhausted() && may_complain(&complained, now))
+		ereport(WARNING,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("run_tracker does not serve all databases"),
+				 errdetail("There are more than run_tracker.max_databases (%d).", rt_max_databases),
+				 errhint("Increase run_tracker.max_databases and restart the server.")));
+}
+
+/* Main function of the launcher. */
+void
+run_tracker_launcher_main(Datum arg)
+{
+	static uint32 wait_event = 0;
+	MemoryContext turn;
+
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, die);
+	BackgroundWorkerUnblockSignals();
+	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
+
+	handles = MemoryContextAllocZero(TopMemoryContext, sizeof(*handles) * rt_max_databases);
+	turn = AllocSetContextCreate(TopMemoryContext, "run_tracker launcher", ALLOCSET_DEFAULT_SIZES);
+	rt_shared_launcher_attach();
+
+	for (;;)
+	{
+		TimestampTz now;
+		TimestampTz wakeup;
+		bool reload = ConfigReloadPending;
+
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+		if (reload)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+		}
+		MemoryContextSwitchTo(turn);
+		MemoryContextReset(turn);
+		now = GetCurrentTimestamp();
+		/* a clock that was set back must not put off the next look */
+		if (next_rescan - now > rt_max_sleep_s * INT64CONST(1000000))
+			next_rescan = now;
+		if (rt_shared_take_rescan() || reload || now >= next_rescan)
+		{
+			bool check = reload || now >= next_rescan;
+
+			if (check)
+				next_rescan = now + rt_max_sleep_s * INT64CONST(1000000);
+			rescan(check);
+		}
+		complain_of_limit(now);
+		wakeup = start_workers(now);
+		pgstat_report_activity(STATE_IDLE, NULL);
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 rt_sleep_ms(GetCurrentTimestamp(), wakeup),
+						 RT_WAIT_EVENT(wait_event, "RunTrackerLauncherMain"));
+	}
+}
