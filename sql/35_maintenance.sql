@@ -32,13 +32,23 @@ $$;
 COMMENT ON FUNCTION run_tracker.purge_runs(interval, integer, text[]) IS
 'Deletes runs that finished longer ago than that, oldest first and at most max_runs, with all that belongs to them, and returns how many. Open runs are never deleted. 22023 for a negative interval, max_runs below 1, or phases that are not finished. For services.';
 
+CREATE FUNCTION run_tracker.has_cron() RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    -- what is called "cron" may be anybody's
+    SELECT EXISTS (SELECT FROM pg_extension e
+                        JOIN pg_depend d ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid AND d.deptype = 'e'
+                   WHERE e.extname = 'pg_cron' AND d.classid = 'pg_class'::regclass AND d.objid = to_regclass('cron.job'))
+$$;
+COMMENT ON FUNCTION run_tracker.has_cron() IS 'Is pg_cron installed in this database?';
+
 CREATE FUNCTION run_tracker.unschedule_maintenance() RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     removed bigint := 0;
 BEGIN
-    IF to_regclass('cron.job') IS NOT NULL THEN
+    IF run_tracker.has_cron() THEN
         EXECUTE 'SELECT count(cron.unschedule(j.jobid)) FROM cron.job j
                  WHERE j.jobname IN (''run_tracker_expire'', ''run_tracker_purge'')
                    AND j.database = current_database() AND j.username = current_user'
@@ -63,7 +73,7 @@ BEGIN
     ELSIF purge_schedule IS NULL OR expire_schedule IS NULL THEN
         RAISE EXCEPTION 'a schedule must not be null'
             USING ERRCODE = 'invalid_parameter_value', HINT = 'A schedule looks like */10 * * * *.';
-    ELSIF NOT EXISTS (SELECT FROM pg_extension e WHERE e.extname = 'pg_cron') THEN
+    ELSIF NOT run_tracker.has_cron() THEN
         RAISE EXCEPTION 'extension "pg_cron" is not installed in database "%"', current_database()
             USING ERRCODE = 'object_not_in_prerequisite_state',
                   HINT = 'Have it preloaded with cron.database_name set to this database, and CREATE EXTENSION pg_cron; or, '

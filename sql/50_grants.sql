@@ -80,7 +80,7 @@ BEGIN
     PERFORM run_tracker.lock_tables();
     PERFORM run_tracker.grant_client(role);
     PERFORM run_tracker.grant_functions(role, '{define_lifecycle,drop_lifecycle,rebuild_totals,claim_runs,expire_runs,
-        purge_runs,schedule_maintenance,unschedule_maintenance,wake_worker,worker_state}');
+        purge_runs,schedule_maintenance,unschedule_maintenance,has_cron,wake_worker,worker_state}');
     EXECUTE format('GRANT SELECT ON run_tracker.worker_status TO %s', role);
     FOR tab IN
         SELECT c.oid FROM pg_class c

@@ -21,7 +21,7 @@ BEGIN
         run_messages,run_logs,log_level_rank,check_totals,require_tables,read_logs,compare_totals,stuck_runs,uuidv7,create_run,start_run,complete_run,fail_run,cancel_run,
         retry_run,transition_run,update_progress,create_task,start_task,complete_task,fail_task,cancel_task,add_message,
         add_log,heartbeat_run,release_run,claim_runs,define_lifecycle,drop_lifecycle,rebuild_totals,expire_runs,purge_runs,
-        schedule_maintenance,unschedule_maintenance,wake_worker,worker_state}');
+        schedule_maintenance,unschedule_maintenance,has_cron,wake_worker,worker_state}');
     FOR rel IN
         SELECT c.oid::regclass AS name, c.relkind FROM pg_class c
         WHERE c.relnamespace = 'run_tracker'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm')

@@ -12,7 +12,8 @@
  * Locking protocol: nothing is waited for.  The row in open_runs and that in runs are
  * locked if nobody else has them, or has changed them since the claim began; else the
  * next run is taken.  Whoever waits for nothing cannot be part of a deadlock, so the
- * order is free.
+ * order is free.  What was locked for a claim that failed stays locked until the end of the
+ * transaction.
  *
  * Memory: the caller's context; a claim needs little.
  *
@@ -25,6 +26,7 @@
 #include "access/genam.h"
 #include "access/table.h"
 #include "access/tableam.h"
+#include "access/xact.h"
 #include "catalog/pg_collation_d.h"
 #include "common/pg_prng.h"
 #include "executor/spi.h"
@@ -33,6 +35,7 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
+#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 
 #include "calls.h"
@@ -46,6 +49,9 @@ PG_FUNCTION_INFO_V1(run_tracker_heartbeat_run);
 PG_FUNCTION_INFO_V1(run_tracker_release_run);
 
 #define MAX_CLAIM 10000
+
+/* a claim passes over so many runs that cannot be updated */
+#define MAX_FAILED 20
 
 /* ----------------------------------------------------------------
  * Trying again
@@ -87,7 +93,7 @@ rt_retry_at(const RtRun *run, TimestampTz now)
 
 	delay = Min(base * pow(2.0, Min(run->attempt - 1, 60)), cap);
 	delay *= 1.0 - pg_prng_double(&pg_global_prng_state) / 2;
-	/* a thousand years are for ever */
+	/* a thousand years are for ever; now is at most as much ahead of the clock */
 	return now + (int64) Min(delay, 1000.0 * DAYS_PER_YEAR * USECS_PER_DAY);
 }
 
@@ -118,10 +124,12 @@ typedef struct Claim
 	bool service;
 	Queue *queues;
 	int nqueues;
-	Datum *run_ids; /* claimed so far */
+	Datum *run_ids; /* locked, to be claimed */
 	Datum *statuses;
 	int n;
 	int wanted;
+	pg_uuid_t failed[MAX_FAILED]; /* cannot be claimed, because of an error */
+	int nfailed;
 } Claim;
 
 /* The collation that the index compares a text column by. */
@@ -237,7 +245,16 @@ find_queues(Claim *claim)
  * ----------------------------------------------------------------
  */
 
-/* Take a queued run, if nobody else has it. */
+static bool
+has_failed(const Claim *claim, const pg_uuid_t *run_id)
+{
+	for (int i = 0; i < claim->nfailed; i++)
+		if (memcmp(&claim->failed[i], run_id, UUID_LEN) == 0)
+			return true;
+	return false;
+}
+
+/* Lock a queued run, if nobody else has it. */
 static void
 try_claim(Claim *claim, TupleTableSlot *row)
 {
@@ -263,7 +280,7 @@ try_claim(Claim *claim, TupleTableSlot *row)
 		lifecycle = rt_lifecycle_get(run.lifecycle);
 		to = rt_lifecycle_next(lifecycle, rt_lifecycle_state_required(lifecycle, run.status),
 							   RT_ACTIVE);
-		if (run.phase == RT_QUEUED && to >= 0)
+		if (run.phase == RT_QUEUED && to >= 0 && !has_failed(claim, &run.run_id))
 		{
 			pg_uuid_t *run_id = palloc(sizeof(pg_uuid_t));
 
@@ -341,6 +358,7 @@ find_claimable(Claim *claim, Datum lifecycle)
 	AttrNumber keys[4];
 	int nkeys = 0;
 
+	claim->nqueues = 0;
 	claim->runs = table_open(rt_table(RT_runs)->relid, RowExclusiveLock);
 	claim->open_runs = table_open(rt_table(RT_open_runs)->relid, RowExclusiveLock);
 	t = rt_table(RT_open_runs);
@@ -380,15 +398,18 @@ find_claimable(Claim *claim, Datum lifecycle)
 
 	for (int i = 0; i < claim->nqueues; i++)
 		ExecDropSingleTupleTableSlot(claim->queues[i].row);
+	if (claim->queues)
+		pfree(claim->queues);
+	claim->queues = NULL;
 	UnregisterSnapshot(claim->snapshot);
 	index_close(claim->index, AccessShareLock);
 	table_close(claim->open_runs, NoLock);
 	table_close(claim->runs, NoLock);
 }
 
-/* claim_runs(worker, max_runs, lifecycle, kind) → the runs, in the order of their claim */
-Datum
-run_tracker_claim_runs(PG_FUNCTION_ARGS)
+/* Move n of the runs that are locked to their new status, and return them. */
+static void
+take(const Claim *claim, int first, int n, Datum worker, Tuplestorestate *result)
 {
 	static RtPlan plan =
 		{"WITH claimed AS (UPDATE run_tracker.runs r SET status = c.status, worker = $3 "
@@ -402,17 +423,124 @@ run_tracker_claim_runs(PG_FUNCTION_ARGS)
 		 "metadata, created_at, scheduled_at FROM claimed ORDER BY n",
 		 3,
 		 {UUIDARRAYOID, TEXTARRAYOID, TEXTOID}};
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	Claim claim = {0};
 	NullableDatum args[3] = {{0}};
 
+	args[0].value = PointerGetDatum(
+		construct_array(claim->run_ids + first, n, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR));
+	args[1].value = PointerGetDatum(
+		construct_array(claim->statuses + first, n, TEXTOID, -1, false, TYPALIGN_INT));
+	args[2].value = worker;
+	SPI_connect();
+	rt_plan_execute(&plan, args, SPI_OK_SELECT, false);
+	if (SPI_processed != n)
+		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+						errmsg("%d of %d runs could not be claimed", n - (int) SPI_processed, n),
+						errhint("A policy or a trigger may have suppressed the update.")));
+	for (uint64 i = 0; i < SPI_processed; i++)
+		tuplestore_puttuple(result, SPI_tuptable->vals[i]);
+	SPI_finish();
+}
+
+/* take() in a subtransaction: NULL if it succeeded, else the error. */
+static ErrorData *
+try_to_take(const Claim *claim, int first, int n, Datum worker, Tuplestorestate *result)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	ErrorData *volatile error = NULL;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		take(claim, first, n, worker, result);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	return error;
+}
+
+/* Can an error be due to one of several runs?  Else it is the caller's, or somebody was in the way.
+ */
+static bool
+is_due_to_a_run(int sqlerrcode)
+{
+	switch (ERRCODE_TO_CATEGORY(sqlerrcode))
+	{
+		case ERRCODE_TRANSACTION_ROLLBACK:
+		case ERRCODE_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION:
+		case ERRCODE_INSUFFICIENT_RESOURCES:
+		case ERRCODE_OPERATOR_INTERVENTION:
+		case ERRCODE_SYSTEM_ERROR:
+			return false;
+		default:
+			return sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE;
+	}
+}
+
+/*
+ * Take the runs that are locked: together or, if that fails, one by one, so that one that a
+ * trigger does not let go does not keep everybody from the rest of the queue.  Returns how
+ * many were taken.
+ */
+static int
+take_all(Claim *claim, Datum worker, Tuplestorestate *result, ErrorData **error)
+{
+	int taken = 0;
+
+	*error = try_to_take(claim, 0, claim->n, worker, result);
+	if (*error == NULL)
+		return claim->n;
+	for (int i = 0; i < claim->n; i++)
+	{
+		ErrorData *failure = *error;
+
+		if (claim->n > 1)
+			failure = try_to_take(claim, i, 1, worker, result);
+		if (failure == NULL)
+		{
+			taken++;
+			continue;
+		}
+		*error = failure;
+		if (!is_due_to_a_run(failure->sqlerrcode) || claim->nfailed == MAX_FAILED)
+			ReThrowError(failure);
+		claim->failed[claim->nfailed++] = *DatumGetUUIDP(claim->run_ids[i]);
+		ereport(WARNING, (errcode(failure->sqlerrcode),
+						  errmsg("run %s could not be claimed: %s",
+								 rt_uuid_string(claim->run_ids[i]), failure->message)));
+	}
+	return taken;
+}
+
+/* claim_runs(worker, max_runs, lifecycle, kind) → the runs, in the order of their claim */
+Datum
+run_tracker_claim_runs(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	Claim claim = {0};
+	ErrorData *error = NULL;
+	int max_runs;
+	int taken = 0;
+	int failed;
+
+	PreventCommandIfReadOnly("claim_runs()");
 	rt_call_require(fcinfo, 0, "worker");
 	rt_call_require(fcinfo, 1, "max_runs");
-	claim.wanted = PG_GETARG_INT32(1);
-	if (claim.wanted < 1 || claim.wanted > MAX_CLAIM)
+	max_runs = PG_GETARG_INT32(1);
+	if (max_runs < 1 || max_runs > MAX_CLAIM)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 						errmsg("argument \"max_runs\" is out of range"),
-						errdetail("It is %d, it must be 1 to %d.", claim.wanted, MAX_CLAIM)));
+						errdetail("It is %d, it must be 1 to %d.", max_runs, MAX_CLAIM)));
 	if (!PG_ARGISNULL(2))
 		(void) rt_lifecycle_get(PG_GETARG_DATUM(2));
 	InitMaterializedSRF(fcinfo, 0);
@@ -420,27 +548,20 @@ run_tracker_claim_runs(PG_FUNCTION_ARGS)
 	claim.kind = PG_ARGISNULL(3) ? (Datum) 0 : PG_GETARG_DATUM(3);
 	claim.now = GetCurrentTimestamp();
 	claim.service = rt_identity_is_service();
-	claim.run_ids = palloc(sizeof(Datum) * claim.wanted);
-	claim.statuses = palloc(sizeof(Datum) * claim.wanted);
-	find_claimable(&claim, PG_ARGISNULL(2) ? (Datum) 0 : PG_GETARG_DATUM(2));
-	if (claim.n == 0)
-		return (Datum) 0;
+	claim.run_ids = palloc(sizeof(Datum) * max_runs);
+	claim.statuses = palloc(sizeof(Datum) * max_runs);
+	do
+	{
+		failed = claim.nfailed;
+		claim.n = 0;
+		claim.wanted = max_runs - taken;
+		find_claimable(&claim, PG_ARGISNULL(2) ? (Datum) 0 : PG_GETARG_DATUM(2));
+		if (claim.n > 0)
+			taken += take_all(&claim, PG_GETARG_DATUM(0), rsinfo->setResult, &error);
+	} while (taken < max_runs && claim.nfailed > failed);
 
-	args[0].value = PointerGetDatum(
-		construct_array(claim.run_ids, claim.n, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR));
-	args[1].value =
-		PointerGetDatum(construct_array(claim.statuses, claim.n, TEXTOID, -1, false, TYPALIGN_INT));
-	args[2].value = PG_GETARG_DATUM(0);
-	SPI_connect();
-	rt_plan_execute(&plan, args, SPI_OK_SELECT, false);
-	if (SPI_processed != claim.n)
-		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-						errmsg("%d of %d runs could not be claimed", claim.n - (int) SPI_processed,
-							   claim.n),
-						errhint("A policy or a trigger may have suppressed the update.")));
-	for (uint64 i = 0; i < SPI_processed; i++)
-		tuplestore_puttuple(rsinfo->setResult, SPI_tuptable->vals[i]);
-	SPI_finish();
+	if (taken == 0 && error)
+		ReThrowError(error);
 	return (Datum) 0;
 }
 
@@ -480,6 +601,7 @@ run_tracker_heartbeat_run(PG_FUNCTION_ARGS)
 	bool found;
 	bool marked = false;
 
+	PreventCommandIfReadOnly("heartbeat_run()");
 	rt_call_require(fcinfo, 0, "run_id");
 	rel = table_open(rt_table(RT_open_runs)->relid, RowExclusiveLock);
 	t = rt_table(RT_open_runs);

@@ -37,11 +37,12 @@
 
 #include "shared.h"
 
+/* a worker should be gone after this time, even one whose trigger does not let itself be cancelled
+ */
+#define OVERDUE_US (RT_LIFETIME_US + rt_batch_timeout_ms * INT64CONST(6000))
+
 /* after a crash, or when it was terminated, the launcher comes back after so many seconds */
 #define RESTART_S 5
-
-/* a worker that could not even connect is started again after this time */
-#define RESTART_US (1000 * INT64CONST(1000))
 
 /* when no worker could be started because max_worker_processes are running */
 #define NO_SLOT_RETRY_US (1000 * INT64CONST(1000))
@@ -49,8 +50,14 @@
 /* how often the same complaint is repeated in the log */
 #define COMPLAIN_US (3600 * INT64CONST(1000000))
 
-/* what became of the worker that was started for an entry; NULL: none was */
-static BackgroundWorkerHandle **handles;
+/* what became of the worker that was started for an entry, and when that was */
+typedef struct Started
+{
+	BackgroundWorkerHandle *handle; /* NULL: there is none */
+	TimestampTz at;
+} Started;
+
+static Started *started;
 
 static TimestampTz next_rescan = 0;
 
@@ -113,8 +120,7 @@ list_databases(void)
 		Form_pg_database database = (Form_pg_database) GETSTRUCT(tuple);
 		MemoryContext old;
 
-		if (!database->datallowconn || database->datistemplate ||
-			database_is_invalid_form(database))
+		if (!database->datallowconn || database_is_invalid_form(database))
 			continue;
 		old = MemoryContextSwitchTo(context);
 		result = lappend_oid(result, database->oid);
@@ -141,7 +147,7 @@ rescan(bool check)
 
 	for (int i = 0; i < rt_max_databases; i++)
 	{
-		if (rt_shared_lock(i, LW_SHARED))
+		if (rt_shared_lock(i, InvalidOid, LW_SHARED))
 		{
 			before = lappend_oid(before, rt_shared_database(i)->oid);
 			rt_shared_unlock(i);
@@ -151,18 +157,13 @@ rescan(bool check)
 	foreach(lc, before)
 	{
 		if (!list_member_oid(databases, lfirst_oid(lc)))
-		{
-			int i = rt_shared_find(lfirst_oid(lc), false);
-
-			if (i >= 0)
-				rt_shared_forget(i);
-		}
+			rt_shared_forget(lfirst_oid(lc));
 	}
 	foreach(lc, databases)
 	{
 		int i = rt_shared_find(lfirst_oid(lc), true);
 
-		if (i >= 0 && check && rt_shared_lock(i, LW_EXCLUSIVE))
+		if (i >= 0 && check && rt_shared_lock(i, InvalidOid, LW_EXCLUSIVE))
 		{
 			RtDatabase *db = rt_shared_database(i);
 
@@ -177,24 +178,31 @@ rescan(bool check)
  * ----------------------------------------------------------------
  */
 
-/* Is a worker that was started for an entry still there, or about to come? */
+/*
+ * Is a worker that was started for an entry still there, or about to come?  One that does
+ * not want to go is told to.
+ */
 static bool
-is_running(int i)
+is_running(int i, TimestampTz now)
 {
 	pid_t pid;
 
-	if (handles[i] == NULL)
+	if (started[i].handle == NULL)
 		return false;
-	if (GetBackgroundWorkerPid(handles[i], &pid) != BGWH_STOPPED)
+	if (GetBackgroundWorkerPid(started[i].handle, &pid) != BGWH_STOPPED)
+	{
+		if (now - started[i].at > OVERDUE_US)
+			TerminateBackgroundWorker(started[i].handle);
 		return true;
-	pfree(handles[i]);
-	handles[i] = NULL;
+	}
+	pfree(started[i].handle);
+	started[i].handle = NULL;
 	return false;
 }
 
 /* When a worker has to be started for an entry; DT_NOEND: not at all, as things are. */
 static TimestampTz
-due_at(const RtDatabase *db)
+due_at(const RtDatabase *db, TimestampTz now)
 {
 	TimestampTz due = DT_NOEND;
 
@@ -204,10 +212,15 @@ due_at(const RtDatabase *db)
 	{
 		if (db->npending > 0 || db->resync)
 			due = DT_NOBEGIN;
-		else if (db->next_at != DT_NOEND)
+		else if (!TIMESTAMP_NOT_FINITE(db->next_at))
 			due = db->next_at - RT_START_LEAD_US;
+		else
+			due = db->next_at;
 	}
-	return due == DT_NOEND ? due : Max(due, db->retry_at);
+	/* a clock that was set back must not keep us away */
+	if (due == DT_NOEND || db->retry_at > now + RT_RETRY_MAX_US)
+		return due;
+	return Max(due, db->retry_at);
 }
 
 /* Start a worker; false if there is no room for one. */
@@ -216,26 +229,40 @@ start_worker(int i, Oid dboid, TimestampTz now)
 {
 	BackgroundWorker worker;
 	MemoryContext old;
-	bool started;
-
-	/* for the case that it dies before it has connected */
-	if (rt_shared_lock(i, LW_EXCLUSIVE))
-	{
-		rt_shared_database(i)->retry_at = now + RESTART_US;
-		rt_shared_unlock(i);
-	}
+	bool registered;
 
 	rt_worker_describe(&worker, "run_tracker_worker_main", "run_tracker worker");
 	worker.bgw_restart_time = BGW_NEVER_RESTART;
 	worker.bgw_notify_pid = MyProcPid;
 	worker.bgw_main_arg = ObjectIdGetDatum(dboid);
 	snprintf(worker.bgw_name, sizeof(worker.bgw_name), "run_tracker worker for database %u", dboid);
+
+	/* it may die before it has connected: not again at once then */
+	if (rt_shared_lock(i, dboid, LW_EXCLUSIVE))
+	{
+		RtDatabase *db = rt_shared_database(i);
+		int64 delay = RT_RETRY_US << Min(db->starts, 10);
+
+		db->guard_at = now + Min(delay, RT_RETRY_MAX_US);
+		db->retry_at = db->guard_at;
+		db->starts++;
+		rt_shared_unlock(i);
+	}
 	old = MemoryContextSwitchTo(TopMemoryContext);
-	started = RegisterDynamicBackgroundWorker(&worker, &handles[i]);
+	registered = RegisterDynamicBackgroundWorker(&worker, &started[i].handle);
 	MemoryContextSwitchTo(old);
-	if (!started)
-		handles[i] = NULL;
-	return started;
+	started[i].at = now;
+	if (!registered)
+	{
+		started[i].handle = NULL;
+		if (rt_shared_lock(i, dboid, LW_EXCLUSIVE))
+		{
+			rt_shared_database(i)->retry_at = now + NO_SLOT_RETRY_US;
+			rt_shared_database(i)->starts = 0;
+			rt_shared_unlock(i);
+		}
+	}
+	return registered;
 }
 
 /* Complain in the log, but not for ever. */
@@ -249,47 +276,56 @@ may_complain(TimestampTz *last, TimestampTz now)
 }
 
 /*
- * Start workers where they are due, those that have waited longest first.  Returns when
- * to look again.
+ * The entry to start a worker for: of those that are due by now, the one that has had none
+ * for the longest time, so that a busy database does not keep the others waiting.  -1 if
+ * none is due; next_due says when one will be.
  */
+static int
+choose(TimestampTz now, Oid *dboid, TimestampTz *next_due)
+{
+	int best = -1;
+
+	*next_due = DT_NOEND;
+	for (int i = 0; i < rt_max_databases; i++)
+	{
+		TimestampTz due;
+
+		if (started[i].handle != NULL || !rt_shared_lock(i, InvalidOid, LW_SHARED))
+			continue;
+		due = due_at(rt_shared_database(i), now);
+		if (due > now)
+			*next_due = Min(*next_due, due);
+		else if (best < 0 || started[i].at < started[best].at)
+		{
+			best = i;
+			*dboid = rt_shared_database(i)->oid;
+		}
+		rt_shared_unlock(i);
+	}
+	return best;
+}
+
+/* Start workers where they are due.  Returns when to look again; the end of any worker wakes us. */
 static TimestampTz
 start_workers(TimestampTz now)
 {
 	static TimestampTz complained = 0;
 	TimestampTz wakeup = next_rescan;
+	TimestampTz next_due;
 	int running = 0;
+	Oid dboid = InvalidOid;
+	int next;
 
 	for (int i = 0; i < rt_max_databases; i++)
-		if (is_running(i))
-			running++;
-
-	for (;;)
 	{
-		int next = -1;
-		TimestampTz next_due = DT_NOEND;
-		Oid dboid = InvalidOid;
-
-		for (int i = 0; i < rt_max_databases; i++)
+		if (is_running(i, now))
 		{
-			const RtDatabase *db = rt_shared_database(i);
-			TimestampTz due;
-
-			if (handles[i] != NULL || !rt_shared_lock(i, LW_SHARED))
-				continue;
-			due = due_at(db);
-			if (due != DT_NOEND && (next < 0 || due < next_due))
-			{
-				next = i;
-				next_due = due;
-				dboid = db->oid;
-			}
-			rt_shared_unlock(i);
+			running++;
+			wakeup = Min(wakeup, now + OVERDUE_US);
 		}
-		if (next < 0)
-			return wakeup;
-		if (next_due > now)
-			return Min(wakeup, next_due);
-		/* the end of any worker wakes us */
+	}
+	while ((next = choose(now, &dboid, &next_due)) >= 0)
+	{
 		if (running >= rt_max_workers)
 			return wakeup;
 		if (!start_worker(next, dboid, now))
@@ -305,6 +341,7 @@ start_workers(TimestampTz now)
 		}
 		running++;
 	}
+	return Min(wakeup, next_due);
 }
 
 static void
@@ -332,7 +369,7 @@ run_tracker_launcher_main(Datum arg)
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
 
-	handles = MemoryContextAllocZero(TopMemoryContext, sizeof(*handles) * rt_max_databases);
+	started = MemoryContextAllocZero(TopMemoryContext, sizeof(Started) * rt_max_databases);
 	turn = AllocSetContextCreate(TopMemoryContext, "run_tracker launcher", ALLOCSET_DEFAULT_SIZES);
 	rt_shared_launcher_attach();
 

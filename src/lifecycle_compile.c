@@ -80,7 +80,8 @@ compile_interval(Place *place, const JsonbValue *value, const char *key, const c
 	Interval zero = {0};
 
 	if (value->type != jbvString)
-		malformed(place, "\"%s\" of %s must be an interval in a string, or null.", key, of);
+		malformed(place, "\"%s\" of %s must be an interval in a string%s.", key, of,
+				  strcmp(key, "timeout") == 0 ? ", or null" : "");
 	if (!parse_interval(value_string(value), result))
 		malformed(place, "\"%s\" of %s is \"%s\", which is no interval.", key, of,
 				  value_string(value));
@@ -128,8 +129,12 @@ compile_retry(Place *place, RtLifecycle *lifecycle, const JsonbValue *definition
 
 			if (!error)
 				lifecycle->max_attempts = numeric_int4_opt_error(value.val.numeric, &error);
-			if (error || lifecycle->max_attempts < 1)
-				malformed(place, "\"max_attempts\" of \"retry\" must be a number from 1.");
+			/* no fraction may have been rounded off */
+			if (error || lifecycle->max_attempts < 1 ||
+				!DatumGetBool(DirectFunctionCall2(numeric_eq, NumericGetDatum(value.val.numeric),
+												  NumericGetDatum(
+													  int64_to_numeric(lifecycle->max_attempts)))))
+				malformed(place, "\"max_attempts\" of \"retry\" must be a whole number from 1.");
 		}
 		else if (strcmp(key, "base") == 0)
 		{

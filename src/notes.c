@@ -43,7 +43,8 @@ static struct
 {
 	TimestampTz deadline; /* earliest; DT_NOEND: none */
 	bool check;
-	bool resync; /* too many runs to note them one by one */
+	bool databases; /* have come or gone */
+	bool resync;	/* too many runs to note them one by one */
 	int nruns;
 	int size;
 	pg_uuid_t *runs;
@@ -157,6 +158,7 @@ forget_all(void)
 	forget_runs();
 	notes.deadline = DT_NOEND;
 	notes.check = false;
+	notes.databases = false;
 }
 
 static void
@@ -166,6 +168,8 @@ tell(bool prepared)
 		(notes.deadline != DT_NOEND || notes.check || notes.nruns > 0 || notes.resync))
 		rt_shared_tell(notes.deadline, notes.check, notes.runs, prepared ? 0 : notes.nruns,
 					   prepared ? false : notes.resync);
+	if (notes.databases)
+		rt_shared_databases_changed();
 	forget_all();
 }
 
@@ -277,14 +281,13 @@ before_command(Node *command)
 		{
 			DefElem *template = find_option(((CreatedbStmt *) command)->options, "template");
 
-			if (template)
-				stop_worker_in(defGetString(template));
+			stop_worker_in(template ? defGetString(template) : "template1");
 			return DATABASES_CHANGED;
 		}
 		case T_AlterDatabaseStmt:
 			if (find_option(((AlterDatabaseStmt *) command)->options, "tablespace"))
 				stop_worker_in(((AlterDatabaseStmt *) command)->dbname);
-			break;
+			return DATABASES_CHANGED;
 		case T_RenameStmt:
 			if (((RenameStmt *) command)->renameType == OBJECT_DATABASE)
 				stop_worker_in(((RenameStmt *) command)->subname);
@@ -298,8 +301,8 @@ before_command(Node *command)
 static void
 after_command(Aftermath aftermath)
 {
-	if (aftermath == DATABASES_CHANGED && rt_shared_available())
-		rt_shared_databases_changed();
+	if (aftermath == DATABASES_CHANGED)
+		notes.databases = rt_shared_available();
 	else if (aftermath == PREPARED_COMMITTED && OidIsValid(get_extension_oid("run_tracker", true)))
 	{
 		rt_note_check();

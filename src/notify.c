@@ -5,7 +5,8 @@
  *
  * A payload says where the run stands now, not what happened to it, so that many
  * changes can be announced as one.  Anyone who can connect can listen, whatever
- * policies say: nothing of what a run works on is in it.
+ * policies say: of what a run works on, nothing is in it but the words that the
+ * application has for its status and its step.
  *
  *-------------------------------------------------------------------------
  */
@@ -15,8 +16,10 @@
 #include "commands/async.h"
 #include "lib/stringinfo.h"
 #include "mb/pg_wchar.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/json.h"
+#include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
 #include "catalog.h"
@@ -33,6 +36,7 @@ append_text(StringInfo payload, const char *key, TupleTableSlot *row, AttrNumber
 {
 	bool isnull;
 	Datum value = slot_getattr(row, att, &isnull);
+	text *head;
 	char *string;
 
 	appendStringInfo(payload, ", \"%s\": ", key);
@@ -41,8 +45,10 @@ append_text(StringInfo payload, const char *key, TupleTableSlot *row, AttrNumber
 		appendStringInfoString(payload, "null");
 		return;
 	}
-	string = TextDatumGetCString(value);
-	string[pg_mbcliplen(string, strlen(string), MAX_TEXT_LENGTH)] = '\0';
+	/* not all of it, which may be long */
+	head = (text *) PG_DETOAST_DATUM_SLICE(value, 0, 2 * MAX_TEXT_LENGTH);
+	string = VARDATA_ANY(head);
+	string = pnstrdup(string, pg_mbcliplen(string, VARSIZE_ANY_EXHDR(head), MAX_TEXT_LENGTH));
 	escape_json(payload, string);
 }
 
@@ -76,6 +82,7 @@ make_payload(TupleTableSlot *row, const RtTable *t)
 int
 rt_notify_runs(const pg_uuid_t *runs, int n)
 {
+	MemoryContext context;
 	Relation rel;
 	Snapshot snapshot;
 	int sent = 0;
@@ -86,10 +93,14 @@ rt_notify_runs(const pg_uuid_t *runs, int n)
 	rel = table_open(rt_table(RT_runs)->relid, AccessShareLock);
 	PushActiveSnapshot(GetLatestSnapshot());
 	snapshot = GetActiveSnapshot();
+	context =
+		AllocSetContextCreate(CurrentMemoryContext, "run_tracker payload", ALLOCSET_DEFAULT_SIZES);
 	for (int i = 0; i < n; i++)
 	{
+		MemoryContext old = MemoryContextSwitchTo(context);
 		RtProbe probe;
 
+		CHECK_FOR_INTERRUPTS();
 		rt_probe_begin(&probe, rel, UUIDPGetDatum(&runs[i]), snapshot);
 		if (rt_probe_next(&probe, ForwardScanDirection))
 		{
@@ -97,7 +108,10 @@ rt_notify_runs(const pg_uuid_t *runs, int n)
 			sent++;
 		}
 		rt_probe_end(&probe);
+		MemoryContextSwitchTo(old);
+		MemoryContextReset(context);
 	}
+	MemoryContextDelete(context);
 	PopActiveSnapshot();
 	table_close(rel, AccessShareLock);
 	return sent;

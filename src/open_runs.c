@@ -38,11 +38,29 @@ PG_FUNCTION_INFO_V1(run_tracker_rebuild_open_runs);
 #define RT_MARK_MIN_US		 (10 * INT64CONST(1000))
 #define RT_MARK_MAX_US		 (5 * INT64CONST(1000000))
 
+/* what is further away than this is for ever */
+#define RT_FOREVER_YEARS 1000
+#define RT_FOREVER_US	 (RT_FOREVER_YEARS * INT64CONST(366) * USECS_PER_DAY)
+
+/*
+ * A moment plus an interval that users may choose freely: infinity where the sum, or a part
+ * of it, would leave the range of timestamps.  Never fails: a pass over all users' runs
+ * depends on it.
+ */
 static TimestampTz
-add_interval(TimestampTz moment, Datum interval)
+add_interval(TimestampTz moment, Datum datum)
 {
+	const Interval *interval = DatumGetIntervalP(datum);
+
+	if (TIMESTAMP_NOT_FINITE(moment))
+		return moment;
+	if (abs(interval->month) > RT_FOREVER_YEARS * MONTHS_PER_YEAR ||
+		abs(interval->day) > RT_FOREVER_YEARS * 366 || interval->time > RT_FOREVER_US ||
+		interval->time < -RT_FOREVER_US || moment > END_TIMESTAMP - 4 * RT_FOREVER_US ||
+		moment < MIN_TIMESTAMP + 4 * RT_FOREVER_US)
+		return DT_NOEND;
 	return DatumGetTimestampTz(
-		DirectFunctionCall2(timestamptz_pl_interval, TimestampTzGetDatum(moment), interval));
+		DirectFunctionCall2(timestamptz_pl_interval, TimestampTzGetDatum(moment), datum));
 }
 
 /* The moment before which a queued run is not to be claimed. */

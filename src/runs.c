@@ -45,16 +45,17 @@ static struct
  * ----------------------------------------------------------------
  */
 
-/* A column of a row as a palloc'd copy; 0 for null. */
+/*
+ * A column of a row as a palloc'd copy; 0 for null.  A long value stays where it is, out of
+ * line: what users may make 16 MB long must not be kept for many rows at once.
+ */
 static Datum
 copy_value(TupleTableSlot *row, AttrNumber att, bool varlena)
 {
 	bool isnull;
 	Datum value = slot_getattr(row, att, &isnull);
 
-	if (isnull)
-		return (Datum) 0;
-	return varlena ? PointerGetDatum(PG_DETOAST_DATUM_COPY(value)) : datumCopy(value, false, 16);
+	return isnull ? (Datum) 0 : datumCopy(value, false, varlena ? -1 : 16);
 }
 
 static TimestampTz

@@ -13,12 +13,12 @@
 /* What children need to know of their run. */
 typedef struct RtRunInfo
 {
-	Datum user_id; /* palloc'd text */
+	Datum user_id; /* palloc'd text, perhaps toasted */
 	RtPhase phase;
 	bool named;
 } RtRunInfo;
 
-/* A run as the bookkeeping sees it; everything palloc'd, Datum 0 is null. */
+/* A run as the bookkeeping sees it; everything palloc'd, perhaps toasted; Datum 0 is null. */
 typedef struct RtRun
 {
 	pg_uuid_t run_id;
@@ -68,7 +68,7 @@ extern void rt_transitions_write(const RtTransition *transitions, int n);
 extern void rt_runs_force(const pg_uuid_t *run_ids, int n);
 
 /* task_close.c */
-extern bool rt_tasks_are_busy(const pg_uuid_t *run_id);
+extern bool rt_tasks_lock_open(const pg_uuid_t *run_id, Snapshot snapshot);
 extern bool rt_tasks_close_with_run(RtRow *row, const RtStatusColumns *c);
 extern void rt_tasks_wait_for_writers(const pg_uuid_t *run_id, bool ending);
 extern void rt_tasks_close(const RtRun *runs, int n);

@@ -15,9 +15,10 @@
  * was committed later, and has lowered next_at after the worker raised it.
  *
  * Locking protocol: lock 0 protects which database has which entry, and the launcher's
- * place; lock i + 1 all else of entry i.  Whoever holds both took lock 0 first.  An
- * entry is only freed after its database is gone, so a backend may keep the number of
- * its own.  Nothing that can fail happens under these locks.
+ * place; lock i + 1 all else of entry i.  Whoever holds both took lock 0 first.  The
+ * number of an entry may be kept, but whose it is must be asked again under its lock; one
+ * that a worker is attached to does not change hands.  Nothing that can fail happens under
+ * these locks.
  *
  * Everything else works without this: when the library was not preloaded,
  * rt_shared_available() is false, and nothing here may be called.
@@ -59,7 +60,7 @@ static int own_entry = -1;	/* of MyDatabaseId */
 static shmem_request_hook_type prev_shmem_request_hook = NULL;
 static shmem_startup_hook_type prev_shmem_startup_hook = NULL;
 
-#define N_BUCKETS (rt_notify_queue_size * 2)
+#define N_BUCKETS ((Size) rt_notify_queue_size * 2)
 
 /* ----------------------------------------------------------------
  * Setting up
@@ -95,7 +96,7 @@ static void
 clear_runs(int i)
 {
 	shared->databases[i].npending = 0;
-	memset(all_buckets + (Size) i * N_BUCKETS, 0xff, N_BUCKETS * sizeof(int32));
+	memset(all_buckets + i * N_BUCKETS, 0xff, N_BUCKETS * sizeof(int32));
 }
 
 static void
@@ -106,6 +107,7 @@ clear_entry(int i)
 	memset(db, 0, sizeof(RtDatabase));
 	db->next_at = DT_NOEND;
 	db->retry_at = DT_NOBEGIN;
+	db->guard_at = DT_NOBEGIN;
 	db->worker_procno = -1;
 	db->last_pass_at = DT_NOBEGIN;
 	db->last_error_at = DT_NOBEGIN;
@@ -172,12 +174,18 @@ rt_shared_database(int i)
 	return &shared->databases[i];
 }
 
-/* Lock an entry; false, and not locked, if it is free. */
+/*
+ * Lock an entry; false, and not locked, if it is free, or (unless dboid is invalid) has become
+ * that of another database.
+ */
 bool
-rt_shared_lock(int i, LWLockMode mode)
+rt_shared_lock(int i, Oid dboid, LWLockMode mode)
 {
+	Oid oid;
+
 	LWLockAcquire(&locks[i + 1].lock, mode);
-	if (OidIsValid(shared->databases[i].oid))
+	oid = shared->databases[i].oid;
+	if (OidIsValid(oid) && (!OidIsValid(dboid) || oid == dboid))
 		return true;
 	LWLockRelease(&locks[i + 1].lock);
 	return false;
@@ -189,7 +197,22 @@ rt_shared_unlock(int i)
 	LWLockRelease(&locks[i + 1].lock);
 }
 
-/* The number of a database's entry; -1 if it has none, and none is free or wanted. */
+/* Can an entry be given to another database?  Free ones can, and those without the extension. */
+static bool
+is_available(int i)
+{
+	const RtDatabase *db = &shared->databases[i];
+	bool available;
+
+	LWLockAcquire(&locks[i + 1].lock, LW_SHARED);
+	available = !OidIsValid(db->oid) ||
+				(db->state == RT_DB_NOT_INSTALLED && db->worker_procno < 0 && !db->check &&
+				 db->next_at == DT_NOEND && db->npending == 0 && !db->resync);
+	LWLockRelease(&locks[i + 1].lock);
+	return available;
+}
+
+/* The number of a database's entry; -1 if it has none, and none is available or wanted. */
 int
 rt_shared_find(Oid dboid, bool create)
 {
@@ -206,6 +229,9 @@ rt_shared_find(Oid dboid, bool create)
 	}
 	if (result < 0 && create)
 	{
+		for (int i = 0; free_entry < 0 && i < rt_max_databases; i++)
+			if (is_available(i))
+				free_entry = i;
 		if (free_entry >= 0)
 		{
 			LWLockAcquire(&locks[free_entry + 1].lock, LW_EXCLUSIVE);
@@ -222,14 +248,22 @@ rt_shared_find(Oid dboid, bool create)
 	return result;
 }
 
-/* Free the entry of a database that is gone. */
+/* Free the entry of a database that is gone, unless its worker is still about to notice. */
 void
-rt_shared_forget(int i)
+rt_shared_forget(Oid dboid)
 {
 	LWLockAcquire(&locks[0].lock, LW_EXCLUSIVE);
-	LWLockAcquire(&locks[i + 1].lock, LW_EXCLUSIVE);
-	shared->databases[i].oid = InvalidOid;
-	LWLockRelease(&locks[i + 1].lock);
+	for (int i = 0; i < rt_max_databases; i++)
+	{
+		RtDatabase *db = &shared->databases[i];
+
+		if (db->oid != dboid)
+			continue;
+		LWLockAcquire(&locks[i + 1].lock, LW_EXCLUSIVE);
+		if (db->worker_procno < 0)
+			db->oid = InvalidOid;
+		LWLockRelease(&locks[i + 1].lock);
+	}
 	LWLockRelease(&locks[0].lock);
 }
 
@@ -265,7 +299,7 @@ add_run(int i, const pg_uuid_t *run_id)
 	RtDatabase *db = &shared->databases[i];
 	pg_uuid_t *runs = all_runs + (Size) i * rt_notify_queue_size;
 	int32 *links = all_links + (Size) i * rt_notify_queue_size;
-	int32 *bucket = all_buckets + (Size) i * N_BUCKETS +
+	int32 *bucket = all_buckets + i * N_BUCKETS +
 					hash_bytes((const unsigned char *) run_id, UUID_LEN) % N_BUCKETS;
 
 	for (int32 n = *bucket; n >= 0; n = links[n])
@@ -291,16 +325,17 @@ rt_shared_tell(TimestampTz deadline, bool check, const pg_uuid_t *runs, int nrun
 	bool news;
 	int worker;
 
-	if (own_entry < 0 || shared->databases[own_entry].oid != MyDatabaseId)
-		own_entry = rt_shared_find(MyDatabaseId, true);
-	if (own_entry < 0)
+	while (own_entry < 0 || !rt_shared_lock(own_entry, MyDatabaseId, LW_EXCLUSIVE))
 	{
-		rt_shared_wake_launcher();
-		return;
+		own_entry = rt_shared_find(MyDatabaseId, true);
+		if (own_entry < 0)
+		{
+			rt_shared_wake_launcher();
+			return;
+		}
 	}
 	db = &shared->databases[own_entry];
 
-	LWLockAcquire(&locks[own_entry + 1].lock, LW_EXCLUSIVE);
 	news = check || deadline < db->next_at;
 	db->check = db->check || check;
 	db->next_at = Min(db->next_at, deadline);
@@ -356,7 +391,7 @@ rt_shared_stop_worker(Oid dboid)
 {
 	int i = rt_shared_find(dboid, false);
 
-	if (i >= 0 && rt_shared_lock(i, LW_EXCLUSIVE))
+	if (i >= 0 && rt_shared_lock(i, dboid, LW_EXCLUSIVE))
 	{
 		RtDatabase *db = &shared->databases[i];
 
@@ -430,14 +465,29 @@ rt_shared_take_exhausted(void)
 	return take_flag(&shared->exhausted);
 }
 
-/* A worker did not finish what it had taken.  The caller holds the entry's lock. */
-void
-rt_shared_give_back(RtDatabase *db)
+/*
+ * A worker did not finish what it had taken: give it back, to be tried again after a while,
+ * which doubles with each failure in a row.  False if it had taken nothing.  The caller
+ * holds the entry's lock.
+ */
+bool
+rt_shared_give_back(RtDatabase *db, const char *message)
 {
+	TimestampTz now = GetCurrentTimestamp();
+	int64 delay = RT_RETRY_US << Min(db->failures, 10);
+
+	if (!db->passing && !db->announcing)
+		return false;
 	db->check = db->check || db->passing;
 	db->resync = db->resync || db->announcing;
 	db->passing = false;
 	db->announcing = false;
+	db->failures++;
+	db->retry_at = now + Min(delay, RT_RETRY_MAX_US);
+	db->errors++;
+	db->last_error_at = now;
+	strlcpy(db->last_error, message, RT_MAX_ERROR_LENGTH);
+	return true;
 }
 
 /* The worker of an entry is gone: what comes now is for the launcher. */
@@ -448,9 +498,10 @@ worker_detach(int code, Datum arg)
 	RtDatabase *db = &shared->databases[i];
 
 	LWLockAcquire(&locks[i + 1].lock, LW_EXCLUSIVE);
+	/* an entry with a worker keeps its database */
 	if (db->worker_pid == MyProcPid)
 	{
-		rt_shared_give_back(db);
+		(void) rt_shared_give_back(db, "a worker ended in the middle of its work, see the log");
 		db->worker_procno = -1;
 		db->worker_pid = 0;
 	}
@@ -469,7 +520,7 @@ rt_shared_worker_attach(Oid dboid, int *index)
 	RtDatabase *db;
 	bool busy;
 
-	if (i < 0 || !rt_shared_lock(i, LW_EXCLUSIVE))
+	if (i < 0 || !rt_shared_lock(i, dboid, LW_EXCLUSIVE))
 		return NULL;
 	db = &shared->databases[i];
 	busy = db->worker_procno >= 0;

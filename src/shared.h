@@ -15,6 +15,10 @@
 
 #define RT_MAX_ERROR_LENGTH 256
 
+/* after a failure: the time until the next attempt, doubled up to that */
+#define RT_RETRY_US		(1000 * INT64CONST(1000))
+#define RT_RETRY_MAX_US (60 * INT64CONST(1000000))
+
 /* What the last worker found in a database. */
 typedef enum RtDatabaseState
 {
@@ -39,6 +43,9 @@ typedef struct RtDatabase
 	bool resync;		  /* announcements were lost */
 	int npending;		  /* runs to be announced */
 	TimestampTz retry_at; /* no worker before; DT_NOBEGIN: at any time */
+
+	TimestampTz guard_at; /* retry_at as the launcher set it for the worker that it started */
+	int starts;			  /* of workers that have not connected, in a row */
 
 	/* what its worker has taken, and must not get lost with it */
 	bool passing;
@@ -78,16 +85,16 @@ extern void rt_shared_launcher_attach(void);
 extern bool rt_shared_take_rescan(void);
 extern bool rt_shared_take_exhausted(void);
 extern RtDatabase *rt_shared_database(int i);
-extern bool rt_shared_lock(int i, LWLockMode mode);
+extern bool rt_shared_lock(int i, Oid dboid, LWLockMode mode);
 extern void rt_shared_unlock(int i);
 extern int rt_shared_find(Oid dboid, bool create);
-extern void rt_shared_forget(int i);
+extern void rt_shared_forget(Oid dboid);
 extern int rt_shared_launcher_pid(void);
 
 /* for workers */
 extern RtDatabase *rt_shared_worker_attach(Oid dboid, int *index);
 extern int rt_shared_take_runs(int i, pg_uuid_t *runs, bool *resync);
-extern void rt_shared_give_back(RtDatabase *db);
+extern bool rt_shared_give_back(RtDatabase *db, const char *message);
 extern void rt_shared_wake_launcher(void);
 
 #endif /* RT_SHARED_H */

@@ -15,6 +15,7 @@
 #include "access/table.h"
 #include "access/xact.h"
 #include "executor/spi.h"
+#include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -89,6 +90,7 @@ find_writer(Relation rel, Datum run_id, ItemPointer tid)
 	rt_probe_begin(&probe, rel, run_id, &dirty);
 	while (!TransactionIdIsValid(writer) && rt_probe_next(&probe, ForwardScanDirection))
 	{
+		CHECK_FOR_INTERRUPTS();
 		/* set for a version that a transaction in progress is about to replace */
 		writer = dirty.xmax;
 		*tid = probe.slot->tts_tid;
@@ -110,25 +112,37 @@ wait_for_writers_in(RtTableId id, Datum run_id)
 	table_close(rel, NoLock);
 }
 
-/* Has the run open tasks of which one is being changed?  Then ending it would wait. */
+/*
+ * Lock the open tasks of a run that is about to end, and is locked; false if somebody else is
+ * changing one of them.  Never waits; nor has the end of the run anything to wait for then.
+ */
 bool
-rt_tasks_are_busy(const pg_uuid_t *run_id)
+rt_tasks_lock_open(const pg_uuid_t *run_id, Snapshot snapshot)
 {
-	Relation totals = table_open(rt_table(RT_run_totals)->relid, AccessShareLock);
-	Snapshot snapshot = rt_latest_snapshot();
-	bool busy = has_open_tasks(totals, rt_table(RT_run_totals), run_id, snapshot);
+	Relation rel = table_open(rt_table(RT_run_totals)->relid, AccessShareLock);
+	bool open = has_open_tasks(rel, rt_table(RT_run_totals), run_id, snapshot);
+	bool locked = true;
+	const RtTable *t;
+	RtProbe probe;
 
-	UnregisterSnapshot(snapshot);
-	table_close(totals, NoLock);
-	if (busy)
+	table_close(rel, NoLock);
+	if (!open)
+		return true;
+	rel = table_open(rt_table(RT_tasks)->relid, RowExclusiveLock);
+	t = rt_table(RT_tasks);
+	rt_probe_begin(&probe, rel, UUIDPGetDatum(run_id), snapshot);
+	while (locked && rt_probe_next(&probe, ForwardScanDirection))
 	{
-		Relation tasks = table_open(rt_table(RT_tasks)->relid, AccessShareLock);
-		ItemPointerData tid;
+		bool isnull;
+		Datum phase = slot_getattr(probe.slot, RT_ATT(t, tasks, phase), &isnull);
 
-		busy = TransactionIdIsValid(find_writer(tasks, UUIDPGetDatum(run_id), &tid));
-		table_close(tasks, NoLock);
+		CHECK_FOR_INTERRUPTS();
+		if (RT_PHASE_IS_OPEN(rt_phase_decode(phase)))
+			locked = rt_row_lock(rel, probe.slot, snapshot, LockTupleNoKeyExclusive, false);
 	}
-	return busy;
+	rt_probe_end(&probe);
+	table_close(rel, NoLock);
+	return locked;
 }
 
 /*

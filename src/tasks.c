@@ -11,23 +11,17 @@
  */
 #include "run_tracker.h"
 
-#include "access/table.h"
-#include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/pg_collation.h"
 #include "catalog/pg_type.h"
 #include "common/int.h"
 #include "executor/executor.h"
-#include "executor/spi.h"
 #include "miscadmin.h"
-#include "storage/lmgr.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
 #include "utils/numeric.h"
-#include "utils/snapmgr.h"
 #include "utils/tuplestore.h"
 
 #include "identity.h"
@@ -35,7 +29,6 @@
 #include "open_runs.h"
 #include "runs.h"
 #include "totals.h"
-#include "writer.h"
 
 PG_FUNCTION_INFO_V1(run_tracker_tasks_before);
 PG_FUNCTION_INFO_V1(run_tracker_tasks_after);

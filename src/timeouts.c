@@ -11,19 +11,20 @@
  *
  * Locking protocol: the pass never waits for a client.  It locks the row of a run in
  * runs, then that in open_runs, each only if nobody else has it or has changed it
- * since the snapshot of the pass; and it leaves alone a run of which somebody is
- * changing open tasks.  Those who change a run are its activity, so it is looked at again
- * a little later.  What is locked cannot change any more before the UPDATE.
+ * since the snapshot of the pass, then its open tasks likewise.  Those who change a run
+ * are its activity, so it is looked at again a little later.  What is locked cannot
+ * change any more before the UPDATE, and the UPDATE finds nothing to wait for.
  *
- * An error while ending runs, which only a trigger or a constraint of the owner's can
- * cause, must not keep the others from ending: runs that fail together are tried one
- * by one, and what fails then is put off for a minute.
+ * An error that has to do with one run, such as a trigger of the owner's may raise, must
+ * not keep the others from ending: each step over many runs is a subtransaction, runs
+ * that fail together are tried one by one, and what fails then is put off for a minute.
  *
- * Memory: everything lives in the caller's context, for one pass.
+ * Memory: everything lives in the caller's context, for one pass; what is only needed to
+ * look at a row, in a context that is reset for each.
  *
  *-------------------------------------------------------------------------
  */
-#include "timeouts.h"
+#include "run_tracker.h"
 
 #include "access/genam.h"
 #include "access/table.h"
@@ -43,11 +44,10 @@
 
 #include "calls.h"
 #include "claims.h"
+#include "due.h"
 #include "identity.h"
-#include "lifecycles.h"
 #include "open_runs.h"
 #include "runs.h"
-#include "totals.h"
 #include "writer.h"
 
 PG_FUNCTION_INFO_V1(run_tracker_expire_runs);
@@ -55,186 +55,138 @@ PG_FUNCTION_INFO_V1(run_tracker_expire_runs);
 /* a run that cannot be ended is tried again after this time */
 #define PUT_OFF_US (60 * INT64CONST(1000000))
 
+/* how far ahead "now" may be */
+#define FUTURE_US (1000 * INT64CONST(366) * USECS_PER_DAY)
+
 /* rows that a pass looks at, at most, for each run that it may end */
 #define LOOKS_PER_RUN 20
 
-/* A run whose time is up, locked. */
-typedef struct Due
-{
-	RtRun run; /* must be first: sorted by run_id */
-	char *error;
-	char *detail;
-	const char *status;		/* to end in */
-	const char *requeue_to; /* status to go on to from there; NULL: none */
-} Due;
-
-typedef struct State
-{
-	RtPass *pass;
-	Relation runs;
-	Relation open_runs;
-	Snapshot snapshot;
-	RtWriter writer; /* of open_runs, if writing */
-	bool writing;
-	Due *due;
-	int ndue;
-} State;
-
 /* ----------------------------------------------------------------
- * Finding what is due
+ * Steps that may fail
  * ----------------------------------------------------------------
  */
 
-/* The last activity of a run's children, which marks in open_runs may lag behind. */
-static TimestampTz
-last_activity_of_children(const pg_uuid_t *run_id, Snapshot snapshot)
-{
-	Relation rel = table_open(rt_table(RT_run_totals)->relid, AccessShareLock);
-	const RtTable *t = rt_table(RT_run_totals);
-	TimestampTz last = DT_NOBEGIN;
-	RtProbe probe;
+typedef void (*Step)(RtPassState *state, void *arg);
 
-	rt_probe_begin(&probe, rel, UUIDPGetDatum(run_id), snapshot);
-	while (rt_probe_next(&probe, ForwardScanDirection))
-	{
-		bool isnull;
-		TimestampTz value = DatumGetTimestampTz(
-			slot_getattr(probe.slot, RT_ATT(t, run_totals, last_activity_at), &isnull));
-
-		last = Max(last, value);
-	}
-	rt_probe_end(&probe);
-	table_close(rel, NoLock);
-	return last;
-}
-
-/* Lock the row of open_runs, and begin to write over it; false if somebody else has it. */
-static bool
-begin_rewrite(State *state, TupleTableSlot *row)
-{
-	if (!rt_row_lock(state->open_runs, row, state->snapshot, LockTupleExclusive, false))
-		return false;
-	if (!state->writing)
-		rt_writer_open(&state->writer, RT_open_runs);
-	state->writing = true;
-	rt_writer_copy(&state->writer, row);
-	return true;
-}
-
-/* Set the deadline of an open run to where it belongs by now. */
-static bool
-rearm(State *state, TupleTableSlot *row, TimestampTz deadline, bool has_deadline, TimestampTz last)
-{
-	if (!begin_rewrite(state, row))
-		return false;
-	rt_writer_set(&state->writer, RT_ATT(state->writer.table, open_runs, deadline_at),
-				  TimestampTzGetDatum(deadline), !has_deadline);
-	rt_writer_set(&state->writer, RT_ATT(state->writer.table, open_runs, last_activity_at),
-				  TimestampTzGetDatum(last), false);
-	rt_writer_update(&state->writer, row);
-	state->pass->rearmed++;
-	return true;
-}
-
-static char *
-interval_string(Datum interval)
-{
-	return DatumGetCString(DirectFunctionCall1(interval_out, interval));
-}
-
-/* Say which timeout it was, after how long, in which status; and choose where to go. */
+/* The time limit may strike at the last moment, and must not hit what comes next. */
 static void
-explain(Due *due, TimestampTz now, TimestampTz since, bool by_max_duration)
+end_time_limit(void)
 {
-	const RtRun *run = &due->run;
-	const RtLifecycle *lifecycle = rt_lifecycle_get(run->lifecycle);
-	int from = rt_lifecycle_state_required(lifecycle, run->status);
-	int to = rt_lifecycle_closing(lifecycle, from, RT_TIMED_OUT);
-	int again = rt_lifecycle_next(lifecycle, to, RT_QUEUED);
-	int64 ms = rt_elapsed_ms(since, now);
-	Interval timeout = lifecycle->states[from].timeout;
-	Datum limit = by_max_duration			? run->max_duration :
-				  run->timeout != (Datum) 0 ? run->timeout :
-											  IntervalPGetDatum(&timeout);
-
-	due->error = psprintf(by_max_duration ?
-							  "maximum duration: not finished after %lld.%03d s in status \"%s\"" :
-							  "idle timeout: no activity for %lld.%03d s in status \"%s\"",
-						  (long long) (ms / 1000), (int) (ms % 1000), lifecycle->states[from].name);
-	due->detail =
-		psprintf(by_max_duration ? "The maximum duration is %s; the attempt began at %s." :
-								   "The idle timeout is %s; the last activity was at %s.",
-				 interval_string(limit),
-				 DatumGetCString(DirectFunctionCall1(timestamptz_out, TimestampTzGetDatum(since))));
-	due->status = pstrdup(lifecycle->states[to].name);
-	due->requeue_to = NULL;
-	if (run->phase == RT_ACTIVE && run->attempt < run->max_attempts && again >= 0)
-		due->requeue_to = pstrdup(lifecycle->states[again].name);
+	disable_timeout(STATEMENT_TIMEOUT, false);
+	QueryCancelPending = false;
 }
 
 /*
- * Look at a row of open_runs whose deadline_at has passed.  False if nothing could be
- * done about it now.
+ * Do a step in a subtransaction: NULL if it succeeded, else the error.  Errors that are
+ * meant for the caller as a whole are thrown.
  */
-static bool
-look_at(State *state, TupleTableSlot *row)
+static ErrorData *
+attempt(RtPassState *state, Step step, void *arg)
 {
-	const RtTable *t = rt_table(RT_open_runs);
-	TimestampTz now = state->pass->now;
-	Due *due = &state->due[state->ndue];
-	pg_uuid_t run_id;
-	TimestampTz last;
-	TimestampTz available;
-	TimestampTz deadline;
-	bool by_max_duration;
-	bool has_deadline;
-	bool isnull;
-	bool done = false;
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	bool background = state->pass->background;
+	ErrorData *volatile error = NULL;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		if (background)
+			enable_timeout_after(STATEMENT_TIMEOUT, rt_batch_timeout_ms);
+		step(state, arg);
+		if (background)
+			end_time_limit();
+		MemoryContextSwitchTo(context);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		if (background)
+			end_time_limit();
+		RollbackAndReleaseCurrentSubTransaction();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+
+	if (error && ((error->sqlerrcode == ERRCODE_QUERY_CANCELED && !background) ||
+				  error->sqlerrcode == ERRCODE_ADMIN_SHUTDOWN))
+		ReThrowError(error);
+	return error;
+}
+
+/* Errors that say nothing of the run: somebody else was in the way. */
+static bool
+is_transient(int sqlerrcode)
+{
+	return ERRCODE_TO_CATEGORY(sqlerrcode) == ERRCODE_TRANSACTION_ROLLBACK ||
+		   sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE;
+}
+
+/* Step: try a run again later. */
+static void
+put_off(RtPassState *state, void *arg)
+{
+	const pg_uuid_t *run_id = arg;
+	Snapshot snapshot = rt_current_snapshot();
 	RtProbe probe;
 
-	run_id = *DatumGetUUIDP(slot_getattr(row, RT_ATT(t, open_runs, run_id), &isnull));
-	last = DatumGetTimestampTz(slot_getattr(row, RT_ATT(t, open_runs, last_activity_at), &isnull));
-
-	rt_probe_begin(&probe, state->runs, UUIDPGetDatum(&run_id), state->snapshot);
-	if (!rt_probe_next(&probe, ForwardScanDirection))
+	rt_probe_begin(&probe, state->open_runs, UUIDPGetDatum(run_id), snapshot);
+	if (rt_probe_next(&probe, ForwardScanDirection) &&
+		rt_row_lock(state->open_runs, probe.slot, snapshot, LockTupleExclusive, false))
 	{
-		/* somebody has deleted the run past the triggers */
-		done = begin_rewrite(state, row);
-		if (done)
-			rt_writer_delete(&state->writer, row);
-		rt_probe_end(&probe);
-		return done;
-	}
-	rt_run_decode(&due->run, probe.slot, rt_table(RT_runs));
-	last = Max(last, due->run.updated_at);
-	last = Max(last, last_activity_of_children(&run_id, state->snapshot));
-	/* a clock that was set back must not keep a run alive */
-	last = Min(last, now);
-	available = rt_open_run_available(&due->run);
-	has_deadline = RT_PHASE_IS_OPEN(due->run.phase) &&
-				   rt_open_run_deadline(&due->run, last, available, &deadline, &by_max_duration);
+		RtWriter writer;
 
-	if (!has_deadline || deadline > now)
-		done = rearm(state, row, has_deadline ? deadline : 0, has_deadline, last);
-	else if (rt_row_lock(state->runs, probe.slot, state->snapshot, LockTupleExclusive, false) &&
-			 rt_row_lock(state->open_runs, row, state->snapshot, LockTupleExclusive, false) &&
-			 !rt_tasks_are_busy(&run_id))
-	{
-		if (by_max_duration)
-			last = due->run.started_at;
-		else if (due->run.phase == RT_QUEUED)
-			last = Max(last, available);
-		explain(due, now, last, by_max_duration);
-		state->ndue++;
-		done = true;
+		rt_writer_open(&writer, RT_open_runs);
+		rt_writer_copy(&writer, probe.slot);
+		rt_writer_set(&writer, RT_ATT(writer.table, open_runs, deadline_at),
+					  TimestampTzGetDatum(state->pass->now + PUT_OFF_US), false);
+		rt_writer_update(&writer, probe.slot);
+		rt_writer_close(&writer);
 	}
 	rt_probe_end(&probe);
-	return done;
+	UnregisterSnapshot(snapshot);
 }
+
+/* A step failed for a single run: note it, and put the run off. */
+static void
+give_up(RtPassState *state, pg_uuid_t *run_id, const ErrorData *error)
+{
+	RtPass *pass = state->pass;
+	MemoryContext old;
+	ErrorData *again;
+
+	if (is_transient(error->sqlerrcode))
+	{
+		pass->busy = true;
+		return;
+	}
+	again = attempt(state, put_off, run_id);
+	if (again)
+		ReThrowError(again);
+	if (!pass->background)
+		ereport(WARNING, (errcode(error->sqlerrcode),
+						  errmsg("run %s could not be timed out: %s",
+								 rt_uuid_string(UUIDPGetDatum(run_id)), error->message)));
+	old = MemoryContextSwitchTo(state->context);
+	if (pass->error == NULL)
+		pass->error = psprintf("run %s: %s", rt_uuid_string(UUIDPGetDatum(run_id)), error->message);
+	MemoryContextSwitchTo(old);
+	pass->failed++;
+}
+
+/* ----------------------------------------------------------------
+ * Reading what is due
+ * ----------------------------------------------------------------
+ */
 
 /* Begin to read the index of deadlines, up to a moment or after it. */
 static IndexScanDesc
-begin_scan(State *state, Relation index, StrategyNumber strategy, RegProcedure comparison)
+begin_scan(RtPassState *state, Relation index, StrategyNumber strategy, RegProcedure comparison)
 {
 	IndexScanDesc scan = rt_index_beginscan(state->open_runs, index, state->snapshot, 1);
 	ScanKeyData key;
@@ -244,27 +196,57 @@ begin_scan(State *state, Relation index, StrategyNumber strategy, RegProcedure c
 	return scan;
 }
 
-/* Find, and lock, the runs that end now; move the deadlines of those that were active. */
+/* Step: look at one row. */
 static void
-find_due(State *state, Relation index)
+look_at_one(RtPassState *state, void *arg)
+{
+	if (!rt_due_look_at(state, arg))
+		state->pass->busy = true;
+	if (state->writing)
+		rt_writer_close(&state->writer);
+	state->writing = false;
+}
+
+/* Read what is due: all in one go or, if that has failed, each row in a step of its own. */
+static void
+read_due(RtPassState *state, Relation index, bool one_by_one)
 {
 	IndexScanDesc scan = begin_scan(state, index, BTLessEqualStrategyNumber, F_TIMESTAMPTZ_LE);
 	TupleTableSlot *row = table_slot_create(state->open_runs, NULL);
+	AttrNumber att = RT_ATT(rt_table(RT_open_runs), open_runs, run_id);
 	int64 looks = (int64) state->pass->max_runs * LOOKS_PER_RUN;
 
 	while (index_getnext_slot(scan, ForwardScanDirection, row))
 	{
+		MemoryContext old = MemoryContextSwitchTo(state->row_context);
+
 		CHECK_FOR_INTERRUPTS();
 		if (state->ndue >= state->pass->max_runs || looks <= 0)
 		{
 			state->pass->more = true;
+			MemoryContextSwitchTo(old);
 			break;
 		}
 		/* those that nothing can be done about now must not keep us from the others */
-		if (look_at(state, row))
-			looks--;
+		if (!one_by_one)
+		{
+			if (rt_due_look_at(state, row))
+				looks--;
+			else
+				state->pass->busy = true;
+		}
 		else
-			state->pass->busy = true;
+		{
+			bool isnull;
+			pg_uuid_t run_id = *DatumGetUUIDP(slot_getattr(row, att, &isnull));
+			ErrorData *error = attempt(state, look_at_one, row);
+
+			if (error)
+				give_up(state, &run_id, error);
+			looks--;
+		}
+		MemoryContextSwitchTo(old);
+		MemoryContextReset(state->row_context);
 	}
 	ExecDropSingleTupleTableSlot(row);
 	index_endscan(scan);
@@ -273,9 +255,33 @@ find_due(State *state, Relation index)
 	state->writing = false;
 }
 
+/* Step: read all that is due. */
+static void
+read_all_due(RtPassState *state, void *arg)
+{
+	read_due(state, arg, false);
+}
+
+/* Find, and lock, the runs that end now; move the deadlines of those that were active. */
+static void
+find_due(RtPassState *state, Relation index)
+{
+	RtPass before = *state->pass;
+
+	state->snapshot = rt_current_snapshot();
+	if (attempt(state, read_all_due, index))
+	{
+		*state->pass = before;
+		state->ndue = 0;
+		state->writing = false;
+		read_due(state, index, true);
+	}
+	UnregisterSnapshot(state->snapshot);
+}
+
 /* When the next deadline after this pass is. */
 static void
-find_next(State *state, Relation index)
+find_next(RtPassState *state, Relation index)
 {
 	const RtTable *t = rt_table(RT_open_runs);
 	IndexScanDesc scan;
@@ -322,7 +328,7 @@ update_runs(RtPlan *plan, const NullableDatum *args, int n)
 
 /* End runs in one UPDATE, and send back to the queue those with attempts left in another. */
 static void
-end_runs(Due *due, int n, TimestampTz now)
+end_runs(RtDue *due, int n, TimestampTz now)
 {
 	static RtPlan end =
 		{"UPDATE run_tracker.runs r SET status = c.status, error = c.error, "
@@ -391,138 +397,55 @@ end_runs(Due *due, int n, TimestampTz now)
 	SPI_finish();
 }
 
-/* Errors that say nothing of the run: somebody else was in the way. */
-static bool
-is_transient(int sqlerrcode)
+/* Some of the runs that were found. */
+typedef struct DueGroup
 {
-	return ERRCODE_TO_CATEGORY(sqlerrcode) == ERRCODE_TRANSACTION_ROLLBACK ||
-		   sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE;
-}
+	RtDue *due;
+	int n;
+} DueGroup;
 
-/* The time limit may strike at the last moment, and must not hit what comes next. */
+/* Step: end a group. */
 static void
-end_time_limit(void)
+end_group(RtPassState *state, void *arg)
 {
-	disable_timeout(STATEMENT_TIMEOUT, false);
-	QueryCancelPending = false;
-}
+	const DueGroup *group = arg;
 
-/*
- * end_runs() in a subtransaction: NULL if it succeeded, else the error.  Errors that are
- * meant for the caller as a whole are thrown.
- */
-static ErrorData *
-try_to_end(Due *due, int n, const RtPass *pass)
-{
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	ErrorData *volatile error = NULL;
-
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		if (pass->background)
-			enable_timeout_after(STATEMENT_TIMEOUT, rt_batch_timeout_ms);
-		end_runs(due, n, pass->now);
-		if (pass->background)
-			end_time_limit();
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		if (pass->background)
-			end_time_limit();
-		RollbackAndReleaseCurrentSubTransaction();
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
-
-	if (error && (error->elevel > ERROR ||
-				  (error->sqlerrcode == ERRCODE_QUERY_CANCELED && !pass->background) ||
-				  error->sqlerrcode == ERRCODE_ADMIN_SHUTDOWN))
-		ReThrowError(error);
-	return error;
-}
-
-/* Try a run that cannot be ended again later. */
-static void
-put_off(const Due *due, RtPass *pass)
-{
-	Relation rel = table_open(rt_table(RT_open_runs)->relid, RowExclusiveLock);
-	Snapshot snapshot = rt_latest_snapshot();
-	RtProbe probe;
-
-	rt_probe_begin(&probe, rel, UUIDPGetDatum(&due->run.run_id), snapshot);
-	if (rt_probe_next(&probe, ForwardScanDirection) &&
-		rt_row_lock(rel, probe.slot, snapshot, LockTupleExclusive, false))
-	{
-		RtWriter writer;
-
-		rt_writer_open(&writer, RT_open_runs);
-		rt_writer_copy(&writer, probe.slot);
-		rt_writer_set(&writer, RT_ATT(writer.table, open_runs, deadline_at),
-					  TimestampTzGetDatum(pass->now + PUT_OFF_US), false);
-		rt_writer_update(&writer, probe.slot);
-		rt_writer_close(&writer);
-	}
-	rt_probe_end(&probe);
-	UnregisterSnapshot(snapshot);
-	table_close(rel, NoLock);
-}
-
-/* A single run could not be ended. */
-static void
-note_failure(const Due *due, RtPass *pass, const ErrorData *error)
-{
-	if (is_transient(error->sqlerrcode))
-	{
-		pass->busy = true;
-		return;
-	}
-	put_off(due, pass);
-	if (!pass->background)
-		ereport(WARNING, (errcode(error->sqlerrcode),
-						  errmsg("run %s could not be timed out: %s",
-								 rt_uuid_string(UUIDPGetDatum(&due->run.run_id)), error->message)));
-	if (pass->error == NULL)
-		pass->error =
-			psprintf("run %s: %s", rt_uuid_string(UUIDPGetDatum(&due->run.run_id)), error->message);
-	pass->failed++;
+	end_runs(group->due, group->n, state->pass->now);
 }
 
 /* End the runs that were found: all together or, if that fails, one by one. */
 static void
-end_due(Due *due, int n, RtPass *pass)
+end_due(RtPassState *state)
 {
-	TimestampTz give_up = GetCurrentTimestamp() + rt_batch_timeout_ms * INT64CONST(2000);
+	RtPass *pass = state->pass;
+	DueGroup all = {state->due, state->ndue};
+	TimestampTz limit = GetCurrentTimestamp() + rt_batch_timeout_ms * INT64CONST(3000);
 	bool together;
 
-	if (n == 0)
+	if (all.n == 0)
 		return;
-	qsort(due, n, sizeof(Due), compare_due);
-	together = try_to_end(due, n, pass) == NULL;
-	for (int i = 0; i < n; i++)
+	qsort(all.due, all.n, sizeof(RtDue), compare_due);
+	together = attempt(state, end_group, &all) == NULL;
+	for (int i = 0; i < all.n; i++)
 	{
+		RtDue *due = &all.due[i];
 		ErrorData *error = NULL;
 
 		if (!together)
 		{
-			/* the rest in the next pass, so that this one ends some time */
-			if (pass->background && GetCurrentTimestamp() > give_up)
+			DueGroup one = {due, 1};
+
+			/* the rest in another pass, so that this one ends some time */
+			if (pass->background && GetCurrentTimestamp() > limit)
 			{
-				pass->more = true;
+				pass->busy = true;
 				break;
 			}
-			error = try_to_end(&due[i], 1, pass);
+			error = attempt(state, end_group, &one);
 		}
 		if (error)
-			note_failure(&due[i], pass, error);
-		else if (due[i].requeue_to)
+			give_up(state, &due->run.run_id, error);
+		else if (due->requeue_to)
 			pass->requeued++;
 		else
 			pass->timed_out++;
@@ -536,7 +459,7 @@ end_due(Due *due, int n, RtPass *pass)
 void
 rt_timeouts_pass(RtPass *pass)
 {
-	State state = {.pass = pass};
+	RtPassState state = {.pass = pass};
 	const RtTable *t;
 	Relation index;
 	AttrNumber key;
@@ -547,14 +470,16 @@ rt_timeouts_pass(RtPass *pass)
 	t = rt_table(RT_open_runs);
 	key = RT_ATT(t, open_runs, deadline_at);
 	index = rt_index_open(state.open_runs, RT_DEADLINE_INDEX, 1, &key);
-	state.due = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(Due) * (pass->max_runs + 1));
-	state.snapshot = rt_current_snapshot();
+	state.context = CurrentMemoryContext;
+	state.row_context =
+		AllocSetContextCreate(CurrentMemoryContext, "run_tracker row", ALLOCSET_DEFAULT_SIZES);
+	state.due = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(RtDue) * pass->max_runs);
 	find_due(&state, index);
-	UnregisterSnapshot(state.snapshot);
-	end_due(state.due, state.ndue, pass);
+	end_due(&state);
 	find_next(&state, index);
 
 	pfree(state.due);
+	MemoryContextDelete(state.row_context);
 	index_close(index, AccessShareLock);
 	table_close(state.open_runs, NoLock);
 	table_close(state.runs, NoLock);
@@ -572,12 +497,18 @@ run_tracker_expire_runs(PG_FUNCTION_ARGS)
 	bool as_owner;
 	RtPass pass;
 
+	PreventCommandIfReadOnly("expire_runs()");
 	rt_call_require(fcinfo, 0, "max_runs");
 	max_runs = PG_GETARG_INT32(0);
 	if (max_runs < 1)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 						errmsg("argument \"max_runs\" must be at least 1"),
 						errdetail("It is %d.", max_runs)));
+	if (!PG_ARGISNULL(1) && (TIMESTAMP_NOT_FINITE(PG_GETARG_TIMESTAMPTZ(1)) ||
+							 PG_GETARG_TIMESTAMPTZ(1) > GetCurrentTimestamp() + FUTURE_US))
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("argument \"now\" is out of range"),
+						errdetail("It must be finite, and at most 1000 years ahead.")));
 	if (!rt_identity_is_service())
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE), errmsg("only services may time out runs"),

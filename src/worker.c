@@ -49,10 +49,6 @@
 #define BUSY_RETRY_US	  (100 * INT64CONST(1000))
 #define BUSY_RETRY_MAX_US (5000 * INT64CONST(1000))
 
-/* after an error: the time until the next attempt, doubled up to that */
-#define ERROR_RETRY_US	   (1000 * INT64CONST(1000))
-#define ERROR_RETRY_MAX_US (60 * INT64CONST(1000000))
-
 /* the same for the log */
 #define LOG_INTERVAL_US (600 * INT64CONST(1000000))
 
@@ -70,7 +66,7 @@ set_options(void)
 	static const char *const options[][2] =
 	{ {"search_path", "pg_catalog, pg_temp"},
 	  {"statement_timeout", "0"},
-	  {"lock_timeout", "1s"},
+	  {"lock_timeout", "500ms"},
 	  {"idle_in_transaction_session_timeout", "0"},
 #if PG_VERSION_NUM >= 170000
 	  {"transaction_timeout", "0"},
@@ -80,6 +76,7 @@ set_options(void)
 	  {"default_transaction_deferrable", "off"},
 	  {"session_replication_role", "origin"},
 	  {"row_security", "on"},
+	  {"exit_on_error", "off"},
 	  {"check_function_bodies", "off"},
 	  /* what is lost in a crash happens again */
 	  {"synchronous_commit", "off"} };
@@ -115,28 +112,35 @@ end_transaction(void)
 static void
 set_state(RtDatabaseState state)
 {
-	if (rt_shared_lock(entry, LW_EXCLUSIVE))
+	if (rt_shared_lock(entry, MyDatabaseId, LW_EXCLUSIVE))
 	{
 		db->state = state;
 		rt_shared_unlock(entry);
 	}
 }
 
-/* Keep an error for worker_status; true if it is time to log one again.  Under the entry's lock. */
+/* Is it time to log an error again?  The caller holds the entry's lock. */
 static bool
-keep_error(const char *message)
+may_log(void)
 {
 	TimestampTz now = GetCurrentTimestamp();
-	bool log = db->last_logged_at == DT_NOBEGIN || now - db->last_logged_at >= LOG_INTERVAL_US;
-	int len = pg_mbcliplen(message, strlen(message), RT_MAX_ERROR_LENGTH - 1);
+	bool log = db->last_logged_at == DT_NOBEGIN || now < db->last_logged_at ||
+			   now - db->last_logged_at >= LOG_INTERVAL_US;
 
-	db->errors++;
-	db->last_error_at = now;
-	memcpy(db->last_error, message, len);
-	db->last_error[len] = '\0';
 	if (log)
 		db->last_logged_at = now;
 	return log;
+}
+
+/* Keep an error for worker_status.  The caller holds the entry's lock. */
+static void
+keep_error(const char *message)
+{
+	int len = pg_mbcliplen(message, strlen(message), RT_MAX_ERROR_LENGTH - 1);
+
+	db->last_error_at = GetCurrentTimestamp();
+	memcpy(db->last_error, message, len);
+	db->last_error[len] = '\0';
 }
 
 static void
@@ -162,14 +166,11 @@ fail(void)
 	error = CopyErrorData();
 	FlushErrorState();
 	AbortCurrentTransaction();
-	if (rt_shared_lock(entry, LW_EXCLUSIVE))
+	if (rt_shared_lock(entry, MyDatabaseId, LW_EXCLUSIVE))
 	{
-		int64 delay = ERROR_RETRY_US << Min(db->failures, 10);
-
-		log = keep_error(error->message);
-		db->failures++;
-		rt_shared_give_back(db);
-		db->retry_at = GetCurrentTimestamp() + Min(delay, ERROR_RETRY_MAX_US);
+		(void) rt_shared_give_back(db, "");
+		keep_error(error->message);
+		log = may_log();
 		rt_shared_unlock(entry);
 	}
 	if (log)
@@ -204,7 +205,7 @@ take_pass(TimestampTz now)
 {
 	bool due = false;
 
-	if (rt_shared_lock(entry, LW_EXCLUSIVE))
+	if (rt_shared_lock(entry, MyDatabaseId, LW_EXCLUSIVE))
 	{
 		due = db->check || db->next_at <= now;
 		if (due)
@@ -226,7 +227,7 @@ publish(const RtPass *pass)
 	bool progress = pass->timed_out + pass->requeued + pass->rearmed + pass->failed > 0;
 	bool log = false;
 
-	if (!rt_shared_lock(entry, LW_EXCLUSIVE))
+	if (!rt_shared_lock(entry, MyDatabaseId, LW_EXCLUSIVE))
 		return;
 	db->passing = false;
 	db->next_at = Min(db->next_at, pass->next_at);
@@ -250,8 +251,9 @@ publish(const RtPass *pass)
 	db->failures = 0;
 	if (pass->error)
 	{
-		log = keep_error(pass->error);
-		db->errors += pass->failed - 1;
+		keep_error(pass->error);
+		db->errors += pass->failed;
+		log = may_log();
 	}
 	rt_shared_unlock(entry);
 	if (log)
@@ -283,7 +285,7 @@ time_out(TimestampTz now)
 	end_transaction();
 	if (installed)
 		publish(&pass);
-	else if (rt_shared_lock(entry, LW_EXCLUSIVE))
+	else if (rt_shared_lock(entry, MyDatabaseId, LW_EXCLUSIVE))
 	{
 		db->passing = false;
 		rt_shared_unlock(entry);
@@ -303,8 +305,9 @@ announce(void)
 	int n = 0;
 
 	begin_transaction("announcing runs");
+	enable_timeout_after(STATEMENT_TIMEOUT, rt_batch_timeout_ms);
 	installed = is_installed();
-	if (rt_shared_lock(entry, LW_EXCLUSIVE))
+	if (rt_shared_lock(entry, MyDatabaseId, LW_EXCLUSIVE))
 	{
 		n = rt_shared_take_runs(entry, runs, &resync);
 		db->announcing = true;
@@ -317,9 +320,12 @@ announce(void)
 		else
 			sent = rt_notify_runs(runs, n);
 	}
+	disable_timeout(STATEMENT_TIMEOUT, false);
+	QueryCancelPending = false;
 	end_transaction();
-	if (rt_shared_lock(entry, LW_EXCLUSIVE))
+	if (rt_shared_lock(entry, MyDatabaseId, LW_EXCLUSIVE))
 	{
+		db->failures = 0;
 		db->announcing = false;
 		db->notifications += sent;
 		db->resyncs += resync ? 1 : 0;
@@ -342,7 +348,7 @@ work(TimestampTz now, TimestampTz *next_announcement, bool *worked)
 			*worked = true;
 			go_on = time_out(now);
 		}
-		if (go_on && rt_shared_lock(entry, LW_SHARED))
+		if (go_on && rt_shared_lock(entry, MyDatabaseId, LW_SHARED))
 		{
 			pending = db->npending > 0 || db->resync;
 			rt_shared_unlock(entry);
@@ -369,7 +375,7 @@ next_work(TimestampTz next_announcement)
 {
 	TimestampTz next = DT_NOEND;
 
-	if (rt_shared_lock(entry, LW_SHARED))
+	if (rt_shared_lock(entry, MyDatabaseId, LW_SHARED))
 	{
 		next = db->check ? DT_NOBEGIN : db->next_at;
 		if (db->npending > 0 || db->resync)
@@ -396,9 +402,12 @@ run_tracker_worker_main(Datum arg)
 	if (db == NULL)
 		proc_exit(0);
 	BackgroundWorkerInitializeConnectionByOid(dboid, InvalidOid, 0);
-	if (rt_shared_lock(entry, LW_EXCLUSIVE))
+	if (rt_shared_lock(entry, MyDatabaseId, LW_EXCLUSIVE))
 	{
-		db->retry_at = DT_NOBEGIN;
+		/* somebody may have stopped us meanwhile */
+		if (db->retry_at == db->guard_at)
+			db->retry_at = DT_NOBEGIN;
+		db->starts = 0;
 		rt_shared_unlock(entry);
 	}
 	set_options();
@@ -425,7 +434,7 @@ run_tracker_worker_main(Datum arg)
 		if (worked)
 			last_work = now;
 		next = next_work(next_announcement);
-		if (now >= started + RT_LIFETIME_US ||
+		if (now < started || now >= started + RT_LIFETIME_US ||
 			(now >= last_work + RT_LINGER_US && next > now + RT_LINGER_US))
 			break;
 		if (more)

@@ -73,7 +73,7 @@ run_tracker_worker_state(PG_FUNCTION_ARGS)
 		char *name;
 		int c = 0;
 
-		if (!rt_shared_lock(i, LW_SHARED))
+		if (!rt_shared_lock(i, InvalidOid, LW_SHARED))
 			continue;
 		db = *rt_shared_database(i);
 		rt_shared_unlock(i);

@@ -60,11 +60,11 @@ rt_owner_enter(RtOwnerSwitch *save, Relation rel)
 							 GUC_ACTION_SAVE, true, 0, false);
 }
 
-/* Become who one was before rt_owner_enter(). */
+/* Become who one was before rt_owner_enter(), with the settings of then. */
 void
 rt_owner_leave(const RtOwnerSwitch *save)
 {
-	AtEOXact_GUC(true, save->guc_level);
+	AtEOXact_GUC(false, save->guc_level);
 	SetUserIdAndSecContext(save->userid, save->sec_context);
 }
 
