@@ -433,7 +433,7 @@ take(const Claim *claim, int first, int n, Datum worker, Tuplestorestate *result
 	SPI_connect();
 	rt_plan_execute(&plan, args, SPI_OK_SELECT, false);
 	if (SPI_processed != n)
-		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 						errmsg("%d of %d runs could not be claimed", n - (int) SPI_processed, n),
 						errhint("A policy or a trigger may have suppressed the update.")));
 	for (uint64 i = 0; i < SPI_processed; i++)
@@ -479,6 +479,7 @@ is_due_to_a_run(int sqlerrcode)
 		case ERRCODE_TRANSACTION_ROLLBACK:
 		case ERRCODE_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION:
 		case ERRCODE_INSUFFICIENT_RESOURCES:
+		case ERRCODE_PROGRAM_LIMIT_EXCEEDED:
 		case ERRCODE_OPERATOR_INTERVENTION:
 		case ERRCODE_SYSTEM_ERROR:
 			return false;
