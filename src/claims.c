@@ -26,7 +26,6 @@
 #include "access/genam.h"
 #include "access/table.h"
 #include "access/tableam.h"
-#include "access/xact.h"
 #include "catalog/pg_collation_d.h"
 #include "common/pg_prng.h"
 #include "executor/spi.h"
@@ -35,9 +34,9 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
-#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 
+#include "attempt.h"
 #include "calls.h"
 #include "identity.h"
 #include "lifecycles.h"
@@ -409,7 +408,7 @@ find_claimable(Claim *claim, Datum lifecycle)
 
 /* Move n of the runs that are locked to their new status, and return them. */
 static void
-take(const Claim *claim, int first, int n, Datum worker, Tuplestorestate *result)
+take_runs(const Claim *claim, int first, int n, Datum worker, Tuplestorestate *result)
 {
 	static RtPlan plan =
 		{"WITH claimed AS (UPDATE run_tracker.runs r SET status = c.status, worker = $3 "
@@ -441,32 +440,23 @@ take(const Claim *claim, int first, int n, Datum worker, Tuplestorestate *result
 	SPI_finish();
 }
 
-/* take() in a subtransaction: NULL if it succeeded, else the error. */
-static ErrorData *
-try_to_take(const Claim *claim, int first, int n, Datum worker, Tuplestorestate *result)
+/* Some of the runs that are locked, and what becomes of them. */
+typedef struct Taking
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	ErrorData *volatile error = NULL;
+	int first;
+	int n;
+	Datum worker;
+	Tuplestorestate *result;
+} Taking;
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		take(claim, first, n, worker, result);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
-	return error;
+/* Step: move runs to their new status, and return them. */
+static void
+take(void *arg1, void *arg2)
+{
+	const Claim *claim = arg1;
+	const Taking *taking = arg2;
+
+	take_runs(claim, taking->first, taking->n, taking->worker, taking->result);
 }
 
 /* Can an error be due to one of several runs?  Else it is the caller's, or somebody was in the way.
@@ -496,17 +486,20 @@ is_due_to_a_run(int sqlerrcode)
 static int
 take_all(Claim *claim, Datum worker, Tuplestorestate *result, ErrorData **error)
 {
+	Taking taking = {0, claim->n, worker, result};
 	int taken = 0;
 
-	*error = try_to_take(claim, 0, claim->n, worker, result);
+	*error = rt_attempt(take, claim, &taking, 0);
 	if (*error == NULL)
 		return claim->n;
 	for (int i = 0; i < claim->n; i++)
 	{
 		ErrorData *failure = *error;
 
+		taking.first = i;
+		taking.n = 1;
 		if (claim->n > 1)
-			failure = try_to_take(claim, i, 1, worker, result);
+			failure = rt_attempt(take, claim, &taking, 0);
 		if (failure == NULL)
 		{
 			taken++;

@@ -38,10 +38,9 @@
 #include "utils/fmgroids.h"
 #include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
-#include "utils/resowner.h"
 #include "utils/snapmgr.h"
-#include "utils/timeout.h"
 
+#include "attempt.h"
 #include "calls.h"
 #include "claims.h"
 #include "due.h"
@@ -66,55 +65,15 @@ PG_FUNCTION_INFO_V1(run_tracker_expire_runs);
  * ----------------------------------------------------------------
  */
 
-typedef void (*Step)(RtPassState *state, void *arg);
-
-/* The time limit may strike at the last moment, and must not hit what comes next. */
-static void
-end_time_limit(void)
-{
-	disable_timeout(STATEMENT_TIMEOUT, false);
-	QueryCancelPending = false;
-}
-
-/*
- * Do a step in a subtransaction: NULL if it succeeded, else the error.  Errors that are
- * meant for the caller as a whole are thrown.
- */
+/* Do a step in a subtransaction: NULL if it succeeded, else the error. */
 static ErrorData *
-attempt(RtPassState *state, Step step, void *arg)
+attempt(RtPassState *state, RtStep step, void *arg)
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	bool background = state->pass->background;
-	ErrorData *volatile error = NULL;
+	ErrorData *error =
+		rt_attempt(step, state, arg, state->pass->background ? rt_batch_timeout_ms : 0);
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		if (background)
-			enable_timeout_after(STATEMENT_TIMEOUT, rt_batch_timeout_ms);
-		step(state, arg);
-		if (background)
-			end_time_limit();
-		MemoryContextSwitchTo(context);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		if (background)
-			end_time_limit();
-		RollbackAndReleaseCurrentSubTransaction();
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
-
-	if (error && ((error->sqlerrcode == ERRCODE_QUERY_CANCELED && !background) ||
-				  error->sqlerrcode == ERRCODE_ADMIN_SHUTDOWN))
+	/* the caller of expire_runs() wants to stop */
+	if (error && error->sqlerrcode == ERRCODE_QUERY_CANCELED && !state->pass->background)
 		ReThrowError(error);
 	return error;
 }
@@ -129,8 +88,9 @@ is_transient(int sqlerrcode)
 
 /* Step: try a run again later. */
 static void
-put_off(RtPassState *state, void *arg)
+put_off(void *pass_state, void *arg)
 {
+	RtPassState *state = pass_state;
 	const pg_uuid_t *run_id = arg;
 	Snapshot snapshot = rt_current_snapshot();
 	RtProbe probe;
@@ -198,8 +158,9 @@ begin_scan(RtPassState *state, Relation index, StrategyNumber strategy, RegProce
 
 /* Step: look at one row. */
 static void
-look_at_one(RtPassState *state, void *arg)
+look_at_one(void *pass_state, void *arg)
 {
+	RtPassState *state = pass_state;
 	if (!rt_due_look_at(state, arg))
 		state->pass->busy = true;
 	if (state->writing)
@@ -257,8 +218,9 @@ read_due(RtPassState *state, Relation index, bool one_by_one)
 
 /* Step: read all that is due. */
 static void
-read_all_due(RtPassState *state, void *arg)
+read_all_due(void *pass_state, void *arg)
 {
+	RtPassState *state = pass_state;
 	read_due(state, arg, false);
 }
 
@@ -406,8 +368,9 @@ typedef struct DueGroup
 
 /* Step: end a group. */
 static void
-end_group(RtPassState *state, void *arg)
+end_group(void *pass_state, void *arg)
 {
+	RtPassState *state = pass_state;
 	const DueGroup *group = arg;
 
 	end_runs(group->due, group->n, state->pass->now);
