@@ -168,8 +168,7 @@ find_target(const RtMoveCall *call, const Found *found)
 		if (rt_lifecycle_first(lifecycle, call->wanted[i]) >= 0)
 			break;
 	}
-	/* "again" means: from a finished state only */
-	if (!call->again || !RT_PHASE_IS_OPEN(phase))
+	if (RT_PHASE_IS_OPEN(phase) ? !call->again : !call->open)
 	{
 		for (int i = 0; i < call->nwanted; i++)
 		{

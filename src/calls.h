@@ -36,6 +36,7 @@ typedef struct RtMoveCall
 	int nwanted;
 	bool ends;		 /* the run: wait for those who are changing its tasks */
 	bool again;		 /* a retry: from finished states only */
+	bool open;		 /* no retry: from open states only */
 	Datum status;	 /* status to go to, instead of a phase; 0: none */
 	int attempt_arg; /* argument of the call that fences */
 } RtMoveCall;

@@ -228,11 +228,12 @@ rt_trigger_check(FunctionCallInfo fcinfo, RtTableId id, uint32 when, const char 
 }
 
 /*
- * Open an index of ours by name; 55000 if it is missing or begins with other columns.  The
+ * Open an index of ours by name; 55000 if it is missing, begins with other columns, or is
+ * not descending in the one column (-1: none) where it should be.  The
  * caller closes it with index_close(index, AccessShareLock).
  */
 Relation
-rt_index_open(Relation rel, const char *name, int nkeys, const AttrNumber *keys)
+rt_index_open(Relation rel, const char *name, int nkeys, const AttrNumber *keys, int descending)
 {
 	Oid relid = get_relname_relid(name, RelationGetNamespace(rel));
 	Relation index = NULL;
@@ -244,7 +245,8 @@ rt_index_open(Relation rel, const char *name, int nkeys, const AttrNumber *keys)
 		good = index->rd_index->indrelid == RelationGetRelid(rel) && index->rd_index->indisvalid &&
 			   index->rd_rel->relam == BTREE_AM_OID && index->rd_index->indnkeyatts >= nkeys;
 		for (int i = 0; good && i < nkeys; i++)
-			good = index->rd_index->indkey.values[i] == keys[i];
+			good = index->rd_index->indkey.values[i] == keys[i] &&
+				   ((index->rd_indoption[i] & INDOPTION_DESC) != 0) == (i == descending);
 	}
 	if (!good)
 		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

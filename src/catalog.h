@@ -187,7 +187,8 @@ extern bool rt_tables_exist(void);
 extern const char *rt_table_name(RtTableId id);
 extern uint64 rt_lifecycle_generation(void);
 
-extern Relation rt_index_open(Relation rel, const char *name, int nkeys, const AttrNumber *keys);
+extern Relation rt_index_open(Relation rel, const char *name, int nkeys, const AttrNumber *keys,
+							  int descending);
 
 /* Kinds of trigger calls that rt_trigger_check accepts. */
 #define RT_BEFORE_ROW	   (TRIGGER_EVENT_BEFORE | TRIGGER_EVENT_ROW)

@@ -366,9 +366,9 @@ find_claimable(Claim *claim, Datum lifecycle)
 		keys[nkeys++] = RT_ATT(t, open_runs, kind);
 	keys[nkeys++] = RT_ATT(t, open_runs, priority);
 	keys[nkeys++] = RT_ATT(t, open_runs, available_at);
-	claim->index =
-		rt_index_open(claim->open_runs,
-					  claim->kind != (Datum) 0 ? RT_KIND_QUEUE_INDEX : RT_QUEUE_INDEX, nkeys, keys);
+	claim->index = rt_index_open(claim->open_runs,
+								 claim->kind != (Datum) 0 ? RT_KIND_QUEUE_INDEX : RT_QUEUE_INDEX,
+								 nkeys, keys, nkeys - 2);
 	claim->snapshot = rt_current_snapshot();
 
 	if (lifecycle != (Datum) 0)
@@ -637,6 +637,7 @@ run_tracker_release_run(PG_FUNCTION_ARGS)
 					   .update = &update,
 					   .wanted = {RT_QUEUED},
 					   .nwanted = 1,
+					   .open = true,
 					   .attempt_arg = 2};
 	NullableDatum scheduled_at = rt_call_delay(fcinfo, 1);
 

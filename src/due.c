@@ -14,6 +14,7 @@
 #include "run_tracker.h"
 
 #include "access/table.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
@@ -23,27 +24,72 @@
 #include "open_runs.h"
 #include "totals.h"
 
-/* The last activity of a run's children, which marks in open_runs may lag behind. */
-static TimestampTz
-last_activity_of_children(const pg_uuid_t *run_id, Snapshot snapshot)
+/*
+ * The last activity of a run.  What is later than now was noted before the clock was set
+ * back, and must not keep the run alive.
+ */
+typedef struct Activity
 {
-	Relation rel = table_open(rt_table(RT_run_totals)->relid, AccessShareLock);
-	const RtTable *t = rt_table(RT_run_totals);
-	TimestampTz last = DT_NOBEGIN;
+	TimestampTz now;
+	TimestampTz last; /* DT_NOBEGIN: none known */
+} Activity;
+
+static void
+note_activity(Activity *activity, TimestampTz moment)
+{
+	if (moment <= activity->now)
+		activity->last = Max(activity->last, moment);
+}
+
+/* Note the activity that rows of a table tell of: all of them, or the one with the highest key. */
+static void
+note_activity_in(Activity *activity, RtTableId id, AttrNumber att, bool highest, Datum run_id,
+				 Snapshot snapshot)
+{
+	Relation rel = table_open(rt_table(id)->relid, AccessShareLock);
+	ScanDirection direction = highest ? BackwardScanDirection : ForwardScanDirection;
 	RtProbe probe;
 
-	rt_probe_begin(&probe, rel, UUIDPGetDatum(run_id), snapshot);
-	while (rt_probe_next(&probe, ForwardScanDirection))
+	rt_probe_begin(&probe, rel, run_id, snapshot);
+	while (rt_probe_next(&probe, direction))
 	{
 		bool isnull;
-		TimestampTz value = DatumGetTimestampTz(
-			slot_getattr(probe.slot, RT_ATT(t, run_totals, last_activity_at), &isnull));
+		Datum moment = slot_getattr(probe.slot, att, &isnull);
 
-		last = Max(last, value);
+		CHECK_FOR_INTERRUPTS();
+		if (!isnull)
+			note_activity(activity, DatumGetTimestampTz(moment));
+		if (highest)
+			break;
 	}
 	rt_probe_end(&probe);
 	table_close(rel, NoLock);
-	return last;
+}
+
+/*
+ * When a run was last active.  Marks in open_runs lag behind; so a run that looks idle is
+ * looked at in full before it ends: what does not change its totals, too.
+ */
+static TimestampTz
+last_activity(const RtRun *run, TimestampTz marked, TimestampTz now, Snapshot snapshot,
+			  bool in_full)
+{
+	Activity activity = {now, DT_NOBEGIN};
+	Datum run_id = UUIDPGetDatum(&run->run_id);
+
+	note_activity(&activity, marked);
+	note_activity(&activity, run->updated_at);
+	if (in_full)
+	{
+		note_activity_in(&activity, RT_run_totals,
+						 RT_ATT(rt_table(RT_run_totals), run_totals, last_activity_at), false,
+						 run_id, snapshot);
+		note_activity_in(&activity, RT_tasks, RT_ATT(rt_table(RT_tasks), tasks, updated_at), false,
+						 run_id, snapshot);
+		note_activity_in(&activity, RT_logs, RT_ATT(rt_table(RT_logs), logs, created_at), true,
+						 run_id, snapshot);
+	}
+	return activity.last == DT_NOBEGIN ? now : activity.last;
 }
 
 /* Lock the row of open_runs, and begin to write over it; false if somebody else has it. */
@@ -127,36 +173,42 @@ rt_due_look_at(RtPassState *state, TupleTableSlot *row)
 	TimestampTz now = state->pass->now;
 	RtRun run;
 	pg_uuid_t run_id;
-	TimestampTz last;
+	TimestampTz marked;
+	TimestampTz last = 0;
 	TimestampTz available;
 	TimestampTz deadline;
 	bool by_max_duration;
-	bool has_deadline;
+	bool has_deadline = true;
+	bool found;
 	bool isnull;
 	bool done = false;
 	RtProbe probe;
 
 	run_id = *DatumGetUUIDP(slot_getattr(row, RT_ATT(t, open_runs, run_id), &isnull));
-	last = DatumGetTimestampTz(slot_getattr(row, RT_ATT(t, open_runs, last_activity_at), &isnull));
+	marked =
+		DatumGetTimestampTz(slot_getattr(row, RT_ATT(t, open_runs, last_activity_at), &isnull));
 
 	rt_probe_begin(&probe, state->runs, UUIDPGetDatum(&run_id), state->snapshot);
-	if (!rt_probe_next(&probe, ForwardScanDirection))
+	found = rt_probe_next(&probe, ForwardScanDirection);
+	if (found)
+		rt_run_decode(&run, probe.slot, rt_table(RT_runs));
+	if (!found || !RT_PHASE_IS_OPEN(run.phase))
 	{
-		/* somebody has deleted the run past the triggers */
+		/* somebody has deleted or ended the run past the triggers */
 		done = begin_rewrite(state, row);
 		if (done)
 			rt_writer_delete(&state->writer, row);
 		rt_probe_end(&probe);
 		return done;
 	}
-	rt_run_decode(&run, probe.slot, rt_table(RT_runs));
-	last = Max(last, run.updated_at);
-	last = Max(last, last_activity_of_children(&run_id, state->snapshot));
-	/* a clock that was set back must not keep a run alive */
-	last = Min(last, now);
 	available = rt_open_run_available(&run);
-	has_deadline = RT_PHASE_IS_OPEN(run.phase) &&
-				   rt_open_run_deadline(&run, last, available, &deadline, &by_max_duration);
+	for (int in_full = 0; in_full <= 1; in_full++)
+	{
+		last = last_activity(&run, marked, now, state->snapshot, in_full);
+		has_deadline = rt_open_run_deadline(&run, last, available, &deadline, &by_max_duration);
+		if (!has_deadline || deadline > now)
+			break;
+	}
 
 	if (!has_deadline || deadline > now)
 		done = rearm(state, row, has_deadline ? deadline : 0, has_deadline, last);

@@ -253,7 +253,10 @@ compile_state(Place *place, RtLifecycle *lifecycle, RtState *state, const JsonbV
 			}
 		}
 		else if (strcmp(key, "timeout") == 0)
+		{
 			state->has_timeout = compile_timeout(place, &value, &state->timeout);
+			state->never = !state->has_timeout;
+		}
 		else
 			malformed(place, "State \"%s\" has an unknown key \"%s\".", state->name, key);
 	}
@@ -402,6 +405,9 @@ rt_lifecycle_compile(const char *name, Jsonb *definition)
 		definition_value = getKeyJsonValueFromContainer(states.val.binary.data, state->name,
 														state->name_len, NULL);
 		compile_state(&place, lifecycle, state, definition_value);
+		if (state->phase == RT_TIMED_OUT || state->phase == RT_FAILED ||
+			state->phase == RT_CANCELLED)
+			lifecycle->can_time_out = true;
 
 		/* a timeout is inherited unless the state says otherwise, even "null" */
 		if (has_timeout && (state->phase == RT_QUEUED || state->phase == RT_ACTIVE) &&

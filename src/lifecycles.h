@@ -22,6 +22,7 @@ typedef struct RtState
 	int nnext;
 	uint8 next_order[RT_MAX_STATES]; /* the same, in the order of the definition */
 	bool has_timeout;				 /* own or inherited; open states only */
+	bool never;						 /* "timeout": null, also for a run with one of its own */
 	Interval timeout;
 } RtState;
 
@@ -31,6 +32,7 @@ typedef struct RtLifecycle
 	int name_len;
 	int nstates;
 	int initial;
+	bool can_time_out;	/* some state ends a run without success */
 	int32 max_attempts; /* default of runs */
 	bool has_retry_base;
 	bool has_retry_cap;

@@ -83,7 +83,9 @@ rt_open_run_deadline(const RtRun *run, TimestampTz last_activity, TimestampTz av
 	bool found = false;
 
 	*by_max_duration = false;
-	if (state->has_timeout)
+	if (run->phase == RT_WAITING || !lifecycle->can_time_out)
+		return false;
+	if (state->has_timeout || (run->timeout != (Datum) 0 && !state->never))
 	{
 		Interval timeout = state->timeout;
 
@@ -93,7 +95,7 @@ rt_open_run_deadline(const RtRun *run, TimestampTz last_activity, TimestampTz av
 						 run->timeout != (Datum) 0 ? run->timeout : IntervalPGetDatum(&timeout));
 		found = true;
 	}
-	if (run->max_duration != (Datum) 0 && run->started_at != DT_NOBEGIN && run->phase != RT_WAITING)
+	if (run->max_duration != (Datum) 0 && run->started_at != DT_NOBEGIN)
 	{
 		TimestampTz end = add_interval(run->started_at, run->max_duration);
 

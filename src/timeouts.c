@@ -118,16 +118,17 @@ give_up(RtPassState *state, pg_uuid_t *run_id, const ErrorData *error)
 {
 	RtPass *pass = state->pass;
 	MemoryContext old;
-	ErrorData *again;
 
 	if (is_transient(error->sqlerrcode))
 	{
 		pass->busy = true;
 		return;
 	}
-	again = attempt(state, put_off, run_id);
-	if (again)
-		ReThrowError(again);
+	/* if even that fails, it is tried again as one that somebody else is changing */
+	if (attempt(state, put_off, run_id))
+		pass->busy = true;
+	else
+		pass->failed++;
 	if (!pass->background)
 		ereport(WARNING, (errcode(error->sqlerrcode),
 						  errmsg("run %s could not be timed out: %s",
@@ -136,7 +137,6 @@ give_up(RtPassState *state, pg_uuid_t *run_id, const ErrorData *error)
 	if (pass->error == NULL)
 		pass->error = psprintf("run %s: %s", rt_uuid_string(UUIDPGetDatum(run_id)), error->message);
 	MemoryContextSwitchTo(old);
-	pass->failed++;
 }
 
 /* ----------------------------------------------------------------
@@ -432,7 +432,7 @@ rt_timeouts_pass(RtPass *pass)
 	state.open_runs = table_open(rt_table(RT_open_runs)->relid, RowExclusiveLock);
 	t = rt_table(RT_open_runs);
 	key = RT_ATT(t, open_runs, deadline_at);
-	index = rt_index_open(state.open_runs, RT_DEADLINE_INDEX, 1, &key);
+	index = rt_index_open(state.open_runs, RT_DEADLINE_INDEX, 1, &key, -1);
 	state.context = CurrentMemoryContext;
 	state.row_context =
 		AllocSetContextCreate(CurrentMemoryContext, "run_tracker row", ALLOCSET_DEFAULT_SIZES);

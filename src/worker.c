@@ -252,7 +252,7 @@ publish(const RtPass *pass)
 	if (pass->error)
 	{
 		keep_error(pass->error);
-		db->errors += pass->failed;
+		db->errors += Max(pass->failed, 1);
 		log = may_log();
 	}
 	rt_shared_unlock(entry);

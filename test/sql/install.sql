@@ -38,7 +38,8 @@ SELECT run_tracker.lifecycle_diagram('run') ~ 'go' AS lifecycle_kept;
 -- what is missing comes back
 DROP TRIGGER run_tracker_update ON run_tracker.tasks;
 DROP POLICY own_rows ON run_tracker.logs;
-DROP VIEW run_tracker.run_summary;
+DROP VIEW run_tracker.run_summary, run_tracker.active_runs, run_tracker.worker_status;
+DROP INDEX run_tracker.open_runs_queue_idx, run_tracker.open_runs_kind_queue_idx, run_tracker.open_runs_deadline_at_idx;
 ALTER TABLE run_tracker.runs ALTER COLUMN run_id DROP DEFAULT;
 SELECT run_tracker.install();
 :shape \gset after_
@@ -64,6 +65,13 @@ CALL pg_temp.try($$SELECT run_tracker.lifecycle_diagram('run')$$);
 CALL pg_temp.try($$SELECT run_tracker.define_lifecycle('x', '{}')$$);
 CALL pg_temp.try($$SELECT run_tracker.drop_lifecycle('x')$$);
 CALL pg_temp.try('SELECT run_tracker.rebuild_totals()');
+CALL pg_temp.try($$SELECT run_tracker.claim_runs('worker')$$);
+CALL pg_temp.try('SELECT run_tracker.heartbeat_run(run_tracker.uuidv7())');
+CALL pg_temp.try('SELECT run_tracker.release_run(run_tracker.uuidv7())');
+CALL pg_temp.try('SELECT run_tracker.expire_runs()');
+CALL pg_temp.try('SELECT run_tracker.stuck_runs()');
+CALL pg_temp.try('SELECT run_tracker.purge_runs()');
+CALL pg_temp.try('SELECT run_tracker.schedule_maintenance()');
 -- the same session finds the new tables
 SELECT run_tracker.install();
 SELECT count(run_tracker.create_run(user_id => 'alice')) FROM generate_series(1, 2);
@@ -209,10 +217,13 @@ SELECT count(*) FROM run_tracker.check_totals();
 SELECT count(run_tracker.create_run(lifecycle => 'spar', user_id => 'dave'));
 DELETE FROM run_tracker.runs WHERE user_id = 'dave';
 RESET ROLE;
--- what install() adds later belongs to the same role
-DROP VIEW run_tracker.run_summary;
+-- what install() adds later belongs to the same role, and open runs have their deadlines back
+SELECT count(run_tracker.create_run(lifecycle => 'workflow', user_id => 'alice'));
+DROP VIEW run_tracker.run_summary, run_tracker.active_runs, run_tracker.worker_status;
 DROP TABLE run_tracker.open_runs, run_tracker.run_totals;
 SELECT run_tracker.install();
+SELECT relname FROM pg_class WHERE relnamespace = 'run_tracker'::regnamespace AND relkind = 'v' ORDER BY relname;
+SELECT count(*) AS active, count(*) FILTER (WHERE deadline_at > now()) AS with_deadline FROM run_tracker.active_runs;
 SELECT DISTINCT relowner::regrole AS owner FROM pg_class WHERE relnamespace = 'run_tracker'::regnamespace;
 SELECT count(*) AS open, (SELECT count(*) FROM run_tracker.runs WHERE finished_at IS NULL) AS expected FROM run_tracker.open_runs;
 SELECT count(*) AS wrong FROM run_tracker.check_totals();

@@ -55,9 +55,9 @@ UPDATE run_tracker.runs SET status = 'completed' WHERE run_id = 'd1000000-0000-0
 SELECT r.phase AS run, t.phase AS task FROM run_tracker.runs r JOIN run_tracker.tasks t USING (run_id)
 WHERE run_id = 'd1000000-0000-0000-0000-000000000003';
 
--- columns of another type, and keys of another order
+-- columns of another type (one that no view uses), and keys of another order
 BEGIN;
-ALTER TABLE run_tracker.runs ALTER COLUMN worker TYPE bigint USING 4660;
+ALTER TABLE run_tracker.runs ALTER COLUMN retry_base TYPE bigint USING 4660;
 UPDATE run_tracker.runs SET priority = 1;
 ROLLBACK;
 BEGIN;

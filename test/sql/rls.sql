@@ -45,7 +45,7 @@ CREATE TABLE regress_rls_before AS SELECT to_jsonb(r) AS row FROM run_tracker.ru
 --
 CREATE FUNCTION pg_temp.visible() RETURNS TABLE (relation text, rows bigint, users text) LANGUAGE plpgsql AS $$
 BEGIN
-    FOREACH relation IN ARRAY ARRAY['runs', 'tasks', 'messages', 'logs', 'transitions', 'run_totals', 'open_runs', 'run_summary'] LOOP
+    FOREACH relation IN ARRAY ARRAY['runs', 'tasks', 'messages', 'logs', 'transitions', 'run_totals', 'open_runs', 'run_summary', 'active_runs'] LOOP
         BEGIN
             EXECUTE format('SELECT count(*), string_agg(DISTINCT user_id, '','' ORDER BY user_id) FROM run_tracker.%I', relation)
                 INTO rows, users;
@@ -119,6 +119,9 @@ BEGIN
         'SELECT run_tracker.fail_run(''RUN'', ''x'')', 'SELECT run_tracker.cancel_run(''RUN'')',
         'SELECT run_tracker.retry_run(''RUN'')', 'SELECT run_tracker.transition_run(''RUN'', ''completed'')',
         'SELECT run_tracker.update_progress(''RUN'', 1)', 'SELECT run_tracker.start_run(''RUN'', attempt => 7)',
+        'SELECT run_tracker.heartbeat_run(''RUN'')', 'SELECT run_tracker.heartbeat_run(''RUN'', 7)',
+        'SELECT run_tracker.release_run(''RUN'')', 'SELECT run_tracker.release_run(''RUN'', ''1 second'', 7)',
+        'SELECT run_tracker.fail_run(''RUN'', retry => true)',
         'SELECT run_tracker.create_task(''RUN'')', 'SELECT run_tracker.add_message(''RUN'', ''user'', ''x'')',
         'SELECT run_tracker.run_messages(''RUN'')', 'SELECT run_tracker.add_log(''RUN'', ''x'')',
         'SELECT run_tracker.start_task(''TASK'')', 'SELECT run_tracker.complete_task(''TASK'')',

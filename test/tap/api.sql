@@ -45,10 +45,10 @@ SELECT set_eq(
     ('create_run(run_id uuid?, kind text?, name text?, lifecycle text?, inputs jsonb?, settings jsonb?, '
      'variables jsonb?, plan jsonb?, metadata jsonb?, user_id text?, workflow_id text?, session_id text?, '
      'subject_id text?, parent_run_id uuid?, priority integer?, scheduled_at timestamp with time zone?, '
-     'max_attempts integer?, timeout interval?, max_duration interval?) uuid'),
+     'max_attempts integer?, timeout interval?, max_duration interval?, retry_base interval?, retry_cap interval?) uuid'),
     ('start_run(run_id uuid, worker text?, attempt integer?) boolean'),
     ('complete_run(run_id uuid, result jsonb?, reflections jsonb?, metrics jsonb?, attempt integer?) boolean'),
-    ('fail_run(run_id uuid, error text?, error_detail text?, attempt integer?) boolean'),
+    ('fail_run(run_id uuid, error text?, error_detail text?, attempt integer?, retry boolean DEFAULT false) boolean'),
     ('cancel_run(run_id uuid, reason text?, attempt integer?) boolean'),
     ('retry_run(run_id uuid, delay interval?, attempt integer?) boolean'),
     ('transition_run(run_id uuid, status text, result jsonb?, error text?, error_detail text?, attempt integer?) boolean'),
@@ -79,6 +79,33 @@ SELECT set_eq(
     ('require_tables() void'),
     ('check_totals(run_id uuid?) TABLE(run_id uuid, total text, expected numeric, actual numeric)'),
     ('rebuild_totals(run_id uuid?) bigint'),
+    -- work that is handed out, and runs whose time is up
+    ('claim_runs(worker text, max_runs integer DEFAULT 1, lifecycle text?, kind text?) TABLE(run_id uuid, '
+     'attempt integer, user_id text, lifecycle text, status text, kind text, name text, priority integer, '
+     'max_attempts integer, workflow_id text, session_id text, subject_id text, parent_run_id uuid, inputs jsonb, '
+     'settings jsonb, variables jsonb, plan jsonb, metadata jsonb, created_at timestamp with time zone, '
+     'scheduled_at timestamp with time zone)'),
+    ('heartbeat_run(run_id uuid, attempt integer?) boolean'),
+    ('release_run(run_id uuid, delay interval?, attempt integer?) boolean'),
+    ('expire_runs(max_runs integer DEFAULT 1000, now timestamp with time zone?) bigint'),
+    ('stuck_runs(older_than interval DEFAULT ''00:05:00''::interval) TABLE(run_id uuid, user_id text, lifecycle text, '
+     'kind text, name text, status text, phase text, attempt integer, worker text, since timestamp with time zone, '
+     'stuck_duration interval, last_activity_at timestamp with time zone, deadline_at timestamp with time zone)'),
+    -- the background worker
+    ('worker_state(OUT database text, OUT state text, OUT pid integer, OUT launcher_pid integer, '
+     'OUT last_pass_at timestamp with time zone, OUT next_deadline_at timestamp with time zone, '
+     'OUT retry_at timestamp with time zone, OUT passes bigint, OUT timed_out bigint, OUT requeued bigint, '
+     'OUT rearmed bigint, OUT pending_notifications integer, OUT notifications bigint, OUT resyncs bigint, '
+     'OUT errors bigint, OUT failures integer, OUT last_error text, OUT last_error_at timestamp with time zone) SETOF record'),
+    ('wake_worker() boolean'),
+    -- what has to happen from time to time
+    ('purge_runs(older_than interval DEFAULT ''30 days''::interval, max_runs integer DEFAULT 10000, '
+     'phases text[] DEFAULT ''{succeeded,failed,cancelled,timed_out}''::text[]) bigint'),
+    ('schedule_maintenance(older_than interval DEFAULT ''30 days''::interval, '
+     'purge_schedule text DEFAULT ''*/10 * * * *''::text, expire_schedule text DEFAULT ''* * * * *''::text) '
+     'TABLE(jobname text, schedule text, command text)'),
+    ('unschedule_maintenance() bigint'),
+    ('has_cron() boolean'),
     -- administration
     ('install() text'),
     ('set_owner(role regrole) void'),
@@ -93,7 +120,7 @@ SELECT set_eq(
     $$VALUES ('tracker_version stable'), ('current_user_id stable'), ('is_service stable'), ('has_policy stable'),
              ('lifecycle_diagram stable'), ('run_messages stable'), ('run_logs stable'),
              ('check_totals stable'), ('log_level_rank immutable'), ('read_logs stable'), ('compare_totals stable'),
-             ('require_tables stable')$$,
+             ('require_tables stable'), ('stuck_runs stable'), ('has_cron stable')$$,
     'these functions change nothing; all others are volatile');
 
 SELECT set_eq(
@@ -152,7 +179,8 @@ SELECT set_eq(
                                           ELSE 'kind ' || relkind::text END, relname)
       FROM our_relations WHERE relkind <> 'i'$$,
     ARRAY['table runs', 'table tasks', 'table messages', 'table logs', 'table transitions', 'table run_totals',
-          'table open_runs', 'table lifecycles', 'table installation', 'view run_summary'],
+          'table open_runs', 'table lifecycles', 'table installation', 'view run_summary', 'view active_runs',
+          'view worker_status'],
     'there are these tables and views');
 
 -- The columns that clients read and write, in no order: a dump of an older version has another one.
@@ -172,7 +200,7 @@ SELECT set_eq(
     'milliseconds are bigint');
 SELECT set_eq(
     $$SELECT relation || '.' || attname FROM our_columns WHERE type = 'numeric'$$,
-    ARRAY['tasks.cost', 'run_totals.total_cost', 'run_summary.total_cost'],
+    ARRAY['tasks.cost', 'run_totals.total_cost', 'run_summary.total_cost', 'active_runs.total_cost'],
     'money is numeric');
 SELECT is_empty(
     $$SELECT relation || '.' || attname FROM our_columns WHERE type IN ('real', 'double precision', 'money', 'json')$$,
@@ -180,7 +208,7 @@ SELECT is_empty(
 SELECT set_eq(
     $$SELECT relation FROM our_columns WHERE attname = 'user_id' AND type = 'text' AND (attnotnull OR relkind = 'v')$$,
     $$SELECT relname::text FROM our_relations
-      WHERE relkind IN ('r', 'v') AND relname NOT IN ('lifecycles', 'installation')$$,
+      WHERE relkind IN ('r', 'v') AND relname NOT IN ('lifecycles', 'installation', 'worker_status')$$,
     'whatever has rows of users has user_id text NOT NULL');
 
 SELECT is_empty(
@@ -291,8 +319,8 @@ SELECT set_eq(
     'no index of the ledger or the totals is on a column that changes while a row is open');
 SELECT set_eq(
     $$SELECT attname FROM indexed_columns WHERE relation = 'open_runs'$$,
-    ARRAY['run_id', 'deadline_at', 'lifecycle', 'priority', 'available_at', 'phase'],
-    'a mark of activity in the open set changes no index');
+    ARRAY['run_id', 'deadline_at', 'lifecycle', 'kind', 'priority', 'available_at', 'phase'],
+    'a mark of activity changes no index: what claims and passes look for is indexed, last_activity_at and worker are not');
 SELECT is_empty(
     $$SELECT c.relname || '.' || a.attname FROM our_relations c JOIN pg_index i ON i.indexrelid = c.oid
           JOIN pg_attribute a ON a.attrelid = c.oid
@@ -400,11 +428,11 @@ SELECT run_tracker.grant_service('tap_service') \g /dev/null
 CREATE TEMP TABLE reader_privileges AS
 SELECT 'function ' || f AS object, 'EXECUTE' AS privilege
 FROM unnest('{tracker_version,current_user_id,is_service,lifecycle_diagram,run_messages,run_logs,log_level_rank,
-              check_totals,require_tables,read_logs,compare_totals}'::text[]) f
+              check_totals,require_tables,read_logs,compare_totals,stuck_runs}'::text[]) f
 UNION ALL
 SELECT t, 'SELECT'
 FROM unnest('{table runs,table tasks,table messages,table logs,table transitions,table run_totals,table open_runs,
-              table lifecycles,table installation,view run_summary}'::text[]) t
+              table lifecycles,table installation,view run_summary,view active_runs}'::text[]) t
 UNION ALL VALUES ('schema', 'USAGE');
 
 SELECT set_eq(
@@ -417,14 +445,15 @@ SELECT * FROM reader_privileges
 UNION ALL
 SELECT 'function ' || f, 'EXECUTE'
 FROM unnest('{uuidv7,create_run,start_run,complete_run,fail_run,cancel_run,retry_run,transition_run,update_progress,
-              create_task,start_task,complete_task,fail_task,cancel_task,add_message,add_log}'::text[]) f
+              create_task,start_task,complete_task,fail_task,cancel_task,add_message,add_log,heartbeat_run,
+              release_run}'::text[]) f
 UNION ALL VALUES
 ('table runs', 'INSERT (current_step, error, error_detail, inputs, kind, lifecycle, max_attempts, max_duration, metadata, '
-               'metrics, name, parent_run_id, plan, priority, progress, reflections, result, run_id, scheduled_at, '
-               'session_id, settings, status, subject_id, timeout, user_id, variables, worker, workflow_id)'),
+               'metrics, name, parent_run_id, plan, priority, progress, reflections, result, retry_base, retry_cap, '
+               'run_id, scheduled_at, session_id, settings, status, subject_id, timeout, user_id, variables, worker, workflow_id)'),
 ('table runs', 'UPDATE (current_step, error, error_detail, inputs, kind, max_attempts, max_duration, metadata, '
-               'metrics, name, parent_run_id, plan, priority, progress, reflections, result, scheduled_at, '
-               'session_id, settings, status, subject_id, timeout, variables, worker, workflow_id)'),
+               'metrics, name, parent_run_id, plan, priority, progress, reflections, result, retry_base, retry_cap, '
+               'scheduled_at, session_id, settings, status, subject_id, timeout, variables, worker, workflow_id)'),
 ('table tasks', 'INSERT (cache_creation_input_tokens, cache_read_input_tokens, cost, cost_source, error, error_detail, '
                 'finish_reason, input_tokens, lifecycle, metadata, model, name, operation, output_tokens, parent_task_id, '
                 'provider, reasoning_output_tokens, request, response, response_id, response_model, result, run_id, '
@@ -446,7 +475,9 @@ SELECT set_eq(
     $$SELECT object, privilege FROM all_privileges WHERE grantee = 'tap_service'$$,
     $$SELECT * FROM client_privileges
       UNION ALL SELECT 'function ' || f, 'EXECUTE'
-                FROM unnest('{define_lifecycle,drop_lifecycle,rebuild_totals}'::text[]) f
+                FROM unnest('{define_lifecycle,drop_lifecycle,rebuild_totals,claim_runs,expire_runs,purge_runs,
+                              schedule_maintenance,unschedule_maintenance,has_cron,wake_worker,worker_state}'::text[]) f
+      UNION ALL VALUES ('view worker_status', 'SELECT')
       UNION     SELECT 'table ' || t, p
                 FROM unnest('{runs,tasks,messages,logs,lifecycles}'::text[]) t, unnest('{INSERT,UPDATE,DELETE}'::text[]) p$$,
     'privileges of grant_service()');
@@ -471,7 +502,8 @@ SELECT is_empty(
       WHERE has_column_privilege('tap_client', relid, attnum::smallint, p)
         AND (attname IN ('phase', 'attempt', 'duration_ms', 'state_ms', 'seq', 'slot')
              OR attname ~ '_at$' AND attname <> 'scheduled_at'
-             OR relation IN ('run_totals', 'open_runs', 'transitions', 'lifecycles', 'installation', 'run_summary')
+             OR relation IN ('run_totals', 'open_runs', 'transitions', 'lifecycles', 'installation', 'run_summary',
+                             'active_runs', 'worker_status')
              OR p = 'UPDATE' AND attname IN ('user_id', 'lifecycle')
              OR p = 'REFERENCES')$$,
     'clients write nothing that is computed');
@@ -533,7 +565,7 @@ SELECT is_empty(
     $$SELECT signature FROM our_functions WHERE has_function_privilege('tap_hostile', oid, 'EXECUTE')$$,
     'the hostile role may call nothing');
 -- What install() creates anew later must not fall for them either.
-DROP VIEW run_tracker.run_summary;
+DROP VIEW run_tracker.run_summary, run_tracker.active_runs, run_tracker.worker_status;
 DROP TABLE run_tracker.open_runs, run_tracker.logs, run_tracker.installation;
 SELECT run_tracker.install() \g /dev/null
 SELECT is_empty('SELECT * FROM all_privileges', 'nor after install() has put back tables that were missing');

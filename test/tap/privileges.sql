@@ -94,9 +94,10 @@ INSERT INTO writable VALUES
 ('runs',
  '{run_id,user_id,lifecycle,status,kind,name,workflow_id,session_id,subject_id,parent_run_id,priority,scheduled_at,inputs,
    settings,variables,plan,result,reflections,metrics,metadata,progress,current_step,error,error_detail,max_attempts,
-   timeout,max_duration,worker}',
+   timeout,max_duration,retry_base,retry_cap,worker}',
  '{status,kind,name,workflow_id,session_id,subject_id,parent_run_id,priority,scheduled_at,inputs,settings,variables,plan,
-   result,reflections,metrics,metadata,progress,current_step,error,error_detail,max_attempts,timeout,max_duration,worker}'),
+   result,reflections,metrics,metadata,progress,current_step,error,error_detail,max_attempts,timeout,max_duration,
+   retry_base,retry_cap,worker}'),
 ('tasks',
  '{run_id,task_id,user_id,parent_task_id,lifecycle,status,service,name,operation,provider,model,response_model,request,
    response,result,input_tokens,output_tokens,total_tokens,cache_read_input_tokens,cache_creation_input_tokens,
@@ -196,6 +197,16 @@ FROM (VALUES
     ('INSERT INTO run_tracker.lifecycles VALUES (''x'', ''{}'')'),
     ('SELECT run_tracker.rebuild_totals()'),
     ('SELECT run_tracker.rebuild_open_runs()'),
+    ('SELECT * FROM run_tracker.claim_runs(''x'')'),
+    ('SELECT run_tracker.expire_runs()'),
+    ('SELECT run_tracker.purge_runs()'),
+    ('SELECT run_tracker.schedule_maintenance()'),
+    ('SELECT run_tracker.unschedule_maintenance()'),
+    ('SELECT run_tracker.wake_worker()'),
+    ('SELECT * FROM run_tracker.worker_state()'),
+    ('SELECT * FROM run_tracker.worker_status'),
+    ('SET run_tracker.enabled = off'),
+    ('SET run_tracker.notify = commit'),
     ('SELECT run_tracker.install()'),
     ('SELECT run_tracker.install_runs()'),
     ('SELECT run_tracker.set_owner(''tap_client'')'),
@@ -267,9 +278,9 @@ FROM misuse;
 
 SELECT pg_temp.act_as('tap_client', 'alice') \g /dev/null
 SELECT is_empty(format($$SELECT 1 FROM run_tracker.%I WHERE user_id <> 'alice'$$, t), 'alice sees nobody else''s ' || t)
-FROM unnest('{runs,tasks,messages,logs,transitions,run_totals,open_runs,run_summary}'::text[]) t;
+FROM unnest('{runs,tasks,messages,logs,transitions,run_totals,open_runs,run_summary,active_runs}'::text[]) t;
 SELECT isnt_empty(format($$SELECT 1 FROM run_tracker.%I WHERE user_id = 'alice'$$, t), 'and her own ' || t)
-FROM unnest('{runs,tasks,messages,logs,transitions,run_totals,open_runs,run_summary}'::text[]) t;
+FROM unnest('{runs,tasks,messages,logs,transitions,run_totals,open_runs,run_summary,active_runs}'::text[]) t;
 
 -- A function that costs nothing, and is therefore tried first, sees no row that a policy hides.
 CREATE FUNCTION hostile.spy(value text) RETURNS boolean
@@ -283,8 +294,9 @@ END
 $$;
 SELECT lives_ok(format('SELECT count(*) FROM run_tracker.%I WHERE hostile.spy(%s)', t, c), 'no look behind the policy of ' || t)
 FROM (VALUES ('runs', 'name'), ('tasks', 'name'), ('messages', 'content'), ('logs', 'message'), ('transitions', 'user_id'),
-             ('run_totals', 'user_id'), ('open_runs', 'user_id'), ('run_summary', 'name')) AS v (t, c);
+             ('run_totals', 'user_id'), ('open_runs', 'user_id'), ('run_summary', 'name'), ('active_runs', 'name')) AS v (t, c);
 SELECT lives_ok('SELECT count(*) FROM run_tracker.check_totals() WHERE hostile.spy(run_id::text)', 'nor through check_totals()');
+SELECT lives_ok('SELECT count(*) FROM run_tracker.stuck_runs(''0'') WHERE hostile.spy(name)', 'nor through stuck_runs()');
 
 -- What is planned with statistics must not show them: row counts of others would be in EXPLAIN's estimates.
 RESET role;
@@ -314,6 +326,9 @@ FROM (VALUES
     ('P0002', 'SELECT run_tracker.retry_run(%L)'),
     ('P0002', 'SELECT run_tracker.transition_run(%L, ''running'')'),
     ('P0002', 'SELECT run_tracker.update_progress(%L, 1)'),
+    ('P0002', 'SELECT run_tracker.heartbeat_run(%L)'),
+    ('P0002', 'SELECT run_tracker.heartbeat_run(%L, 7)'),
+    ('P0002', 'SELECT run_tracker.release_run(%L)'),
     ('P0002', 'SELECT run_tracker.create_task(%L)'),
     ('P0002', 'SELECT run_tracker.add_message(%L, ''user'', ''x'')'),
     ('P0002', 'SELECT run_tracker.add_log(%L, ''x'')'),
@@ -329,7 +344,8 @@ SELECT is(pg_temp.error_of(format(statement, :bob_ended)), pg_temp.error_of(form
           'the same error for bob''s finished run: ' || statement)
 FROM (VALUES ('SELECT run_tracker.create_task(%L)'), ('INSERT INTO run_tracker.tasks (run_id) VALUES (%L)'),
              ('UPDATE run_tracker.tasks SET run_id = %L'), ('SELECT run_tracker.start_run(%L)'),
-             ('SELECT run_tracker.update_progress(%L, 1)')) AS v (statement);
+             ('SELECT run_tracker.update_progress(%L, 1)'), ('SELECT run_tracker.heartbeat_run(%L)'),
+             ('SELECT run_tracker.heartbeat_run(%L, 7)'), ('SELECT run_tracker.release_run(%L)')) AS v (statement);
 SELECT unnest(ARRAY[
     is(pg_temp.error_of(format(statement, :bob_task)), pg_temp.error_of(format(statement, :absent)),
        'the same error for bob''s task and for none: ' || statement),
@@ -338,6 +354,7 @@ FROM (VALUES ('SELECT run_tracker.start_task(%L)'), ('SELECT run_tracker.complet
              ('SELECT run_tracker.fail_task(%L)'), ('SELECT run_tracker.cancel_task(%L)')) AS v (statement);
 SELECT is_empty(format('SELECT * FROM run_tracker.run_logs(%L)', :bob_run), 'no logs of bob''s run');
 SELECT is_empty(format('SELECT * FROM run_tracker.check_totals(%L)', :bob_run), 'no totals of bob''s run');
+SELECT is_empty($$SELECT * FROM run_tracker.stuck_runs('0') WHERE user_id <> 'alice'$$, 'no stuck run of bob''s');
 
 -- A row that claims to be somebody else's.
 SELECT throws_ok($$INSERT INTO run_tracker.runs (user_id) VALUES ('bob')$$, '42501', NULL, 'alice creates no run for bob');
@@ -380,7 +397,10 @@ SELECT isnt_empty('SELECT 1 FROM run_tracker.run_summary', 'a reader reads');
 SELECT throws_ok(statement, '42501', NULL, 'a reader cannot: ' || statement)
 FROM (VALUES ('SELECT run_tracker.create_run()'), ('INSERT INTO run_tracker.runs DEFAULT VALUES'),
              ('UPDATE run_tracker.runs SET name = name'), ('DELETE FROM run_tracker.runs'),
-             ('SELECT 1 FROM run_tracker.runs FOR UPDATE'), ('SELECT run_tracker.uuidv7()')) AS v (statement);
+             ('SELECT 1 FROM run_tracker.runs FOR UPDATE'), ('SELECT run_tracker.uuidv7()'),
+             ('SELECT run_tracker.heartbeat_run(run_tracker.uuidv7())'),
+             ('SELECT run_tracker.release_run(run_tracker.uuidv7())'), ('SELECT * FROM run_tracker.claim_runs(''x'')'),
+             ('SELECT run_tracker.expire_runs()'), ('SELECT run_tracker.purge_runs()')) AS v (statement);
 
 ---------------------------------------------------------------------------------------------------------------------
 -- Search paths, operators and functions of the user's own
@@ -421,6 +441,7 @@ BEGIN
     PERFORM set_config('search_path', 'pg_temp, hostile, pg_catalog', true);
     PERFORM run_tracker.create_run(id, lifecycle => 'run');
     PERFORM run_tracker.start_run(id);
+    PERFORM run_tracker.heartbeat_run(id);
     task := run_tracker.create_task(id);
     PERFORM run_tracker.start_task(task);
     UPDATE run_tracker.tasks SET response = 'x' WHERE task_id = task;
@@ -432,6 +453,10 @@ BEGIN
     PERFORM FROM run_tracker.run_logs(id);
     PERFORM FROM run_tracker.check_totals(id);
     PERFORM FROM run_tracker.run_summary;
+    PERFORM FROM run_tracker.active_runs;
+    PERFORM FROM run_tracker.stuck_runs('0');
+    PERFORM run_tracker.release_run(id);
+    PERFORM run_tracker.start_run(id);
     UPDATE run_tracker.runs SET status = 'failed' WHERE run_id = id;
     PERFORM run_tracker.retry_run(id);
     PERFORM run_tracker.lifecycle_diagram('run');
