@@ -4,16 +4,8 @@
  *		Work that is handed out: claim_runs(), heartbeat_run(), release_run(), and the
  *		delay before a run is tried again.
  *
- * Claims read an index of open_runs themselves rather than through a query, so that no
- * plan can go wrong when the queue is long: for each priority, from the highest, what
- * may be claimed by now, oldest first.  What is scheduled for later is not even looked
- * at, however much there is of it.
- *
- * Locking protocol: nothing is waited for.  The row in open_runs and that in runs are
- * locked if nobody else has them, or has changed them since the claim began; else the
- * next run is taken.  Whoever waits for nothing cannot be part of a deadlock, so the
- * order is free.  What was locked for a claim that failed stays locked until the end of the
- * transaction.
+ * Runs to be claimed are found and locked in queue.c, which waits for nobody.  What was
+ * locked for a claim that failed stays locked until the end of the transaction.
  *
  * Memory: the caller's context; a claim needs little.
  *
@@ -23,10 +15,8 @@
 
 #include <math.h>
 
-#include "access/genam.h"
 #include "access/table.h"
 #include "access/tableam.h"
-#include "catalog/pg_collation_d.h"
 #include "common/pg_prng.h"
 #include "executor/spi.h"
 #include "funcapi.h"
@@ -41,6 +31,7 @@
 #include "identity.h"
 #include "lifecycles.h"
 #include "open_runs.h"
+#include "queue.h"
 #include "writer.h"
 
 PG_FUNCTION_INFO_V1(run_tracker_claim_runs);
@@ -48,9 +39,6 @@ PG_FUNCTION_INFO_V1(run_tracker_heartbeat_run);
 PG_FUNCTION_INFO_V1(run_tracker_release_run);
 
 #define MAX_CLAIM 10000
-
-/* a claim passes over so many runs that cannot be updated */
-#define MAX_FAILED 20
 
 /* ----------------------------------------------------------------
  * Trying again
@@ -97,318 +85,13 @@ rt_retry_at(const RtRun *run, TimestampTz now)
 }
 
 /* ----------------------------------------------------------------
- * The queue
- * ----------------------------------------------------------------
- */
-
-/* The queue of a lifecycle, or of one kind of run in it. */
-typedef struct Queue
-{
-	Datum lifecycle;
-	bool more;		/* there are runs of this priority or a lower one */
-	int32 priority; /* that is being looked at */
-	IndexScanDesc scan;
-	TupleTableSlot *row; /* the next that may be claimed, if has_row */
-	bool has_row;
-} Queue;
-
-typedef struct Claim
-{
-	Relation open_runs;
-	Relation runs;
-	Relation index;
-	Snapshot snapshot;
-	Datum kind; /* 0: any */
-	TimestampTz now;
-	bool service;
-	Queue *queues;
-	int nqueues;
-	Datum *run_ids; /* locked, to be claimed */
-	Datum *statuses;
-	int n;
-	int wanted;
-	pg_uuid_t failed[MAX_FAILED]; /* cannot be claimed, because of an error */
-	int nfailed;
-} Claim;
-
-/* The collation that the index compares a text column by. */
-#define index_collation(index, n) ((index)->rd_indcollation[(n) -1])
-
-/* Begin to read the index at a lifecycle (and kind), and a condition on the next columns. */
-static IndexScanDesc
-begin_scan(const Claim *claim, Datum lifecycle, const ScanKeyData *more, int nmore)
-{
-	ScanKeyData keys[4];
-	int n = 0;
-	IndexScanDesc scan;
-
-	ScanKeyEntryInitialize(&keys[n++], 0, 1, BTEqualStrategyNumber, InvalidOid,
-						   index_collation(claim->index, 1), F_TEXTEQ, lifecycle);
-	if (claim->kind != (Datum) 0)
-		ScanKeyEntryInitialize(&keys[n++], 0, 2, BTEqualStrategyNumber, InvalidOid,
-							   index_collation(claim->index, 2), F_TEXTEQ, claim->kind);
-	for (int i = 0; i < nmore; i++)
-	{
-		keys[n] = more[i];
-		keys[n].sk_attno = n + 1;
-		n++;
-	}
-	scan = rt_index_beginscan(claim->open_runs, claim->index, claim->snapshot, n);
-	index_rescan(scan, keys, n, NULL, 0);
-	return scan;
-}
-
-/* Find the highest priority of a queue, or the highest below the one that it is at. */
-static void
-next_priority(const Claim *claim, Queue *queue, bool first)
-{
-	const RtTable *t = rt_table(RT_open_runs);
-	ScanKeyData key;
-	IndexScanDesc scan;
-	bool isnull;
-
-	ScanKeyInit(&key, 1, BTLessStrategyNumber, F_INT4LT, Int32GetDatum(queue->priority));
-	scan = begin_scan(claim, queue->lifecycle, &key, first ? 0 : 1);
-	queue->more = index_getnext_slot(scan, ForwardScanDirection, queue->row);
-	if (queue->more)
-		queue->priority =
-			DatumGetInt32(slot_getattr(queue->row, RT_ATT(t, open_runs, priority), &isnull));
-	index_endscan(scan);
-}
-
-static void
-next_row(Queue *queue)
-{
-	queue->has_row = index_getnext_slot(queue->scan, ForwardScanDirection, queue->row);
-}
-
-/* Begin to read what a queue has at its current priority, and may be claimed by now. */
-static void
-begin_priority(const Claim *claim, Queue *queue)
-{
-	ScanKeyData keys[2];
-
-	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(queue->priority));
-	ScanKeyInit(&keys[1], 1, BTLessEqualStrategyNumber, F_TIMESTAMPTZ_LE,
-				TimestampTzGetDatum(claim->now));
-	queue->scan = begin_scan(claim, queue->lifecycle, keys, 2);
-	next_row(queue);
-}
-
-static void
-add_queue(Claim *claim, Datum lifecycle)
-{
-	Queue *queue;
-
-	claim->queues = claim->queues ? repalloc(claim->queues, sizeof(Queue) * (claim->nqueues + 1)) :
-									palloc(sizeof(Queue));
-	queue = &claim->queues[claim->nqueues++];
-	memset(queue, 0, sizeof(Queue));
-	queue->lifecycle = lifecycle;
-	queue->row = table_slot_create(claim->open_runs, NULL);
-}
-
-/* Find the lifecycles that have queued runs: the index is ordered by them. */
-static void
-find_queues(Claim *claim)
-{
-	const RtTable *t = rt_table(RT_open_runs);
-	TupleTableSlot *row = table_slot_create(claim->open_runs, NULL);
-	Datum last = (Datum) 0;
-	bool found;
-
-	do
-	{
-		ScanKeyData key;
-		IndexScanDesc scan =
-			rt_index_beginscan(claim->open_runs, claim->index, claim->snapshot, last ? 1 : 0);
-		bool isnull;
-
-		ScanKeyEntryInitialize(&key, 0, 1, BTGreaterStrategyNumber, InvalidOid,
-							   index_collation(claim->index, 1), F_TEXT_GT, last);
-		index_rescan(scan, &key, last ? 1 : 0, NULL, 0);
-		found = index_getnext_slot(scan, ForwardScanDirection, row);
-		if (found)
-		{
-			last = PointerGetDatum(
-				PG_DETOAST_DATUM_COPY(slot_getattr(row, RT_ATT(t, open_runs, lifecycle), &isnull)));
-			add_queue(claim, last);
-		}
-		index_endscan(scan);
-	} while (found);
-	ExecDropSingleTupleTableSlot(row);
-}
-
-/* ----------------------------------------------------------------
  * Claiming
  * ----------------------------------------------------------------
  */
 
-static bool
-has_failed(const Claim *claim, const pg_uuid_t *run_id)
-{
-	for (int i = 0; i < claim->nfailed; i++)
-		if (memcmp(&claim->failed[i], run_id, UUID_LEN) == 0)
-			return true;
-	return false;
-}
-
-/* Lock a queued run, if nobody else has it. */
-static void
-try_claim(Claim *claim, TupleTableSlot *row)
-{
-	const RtTable *t = rt_table(RT_open_runs);
-	RtProbe probe;
-	RtRun run;
-	bool isnull;
-
-	if (!claim->service &&
-		!rt_identity_owns(slot_getattr(row, RT_ATT(t, open_runs, user_id), &isnull)))
-		return;
-	if (!rt_row_lock(claim->open_runs, row, claim->snapshot, LockTupleExclusive, false))
-		return;
-	rt_probe_begin(&probe, claim->runs, slot_getattr(row, RT_ATT(t, open_runs, run_id), &isnull),
-				   claim->snapshot);
-	if (rt_probe_next(&probe, ForwardScanDirection) &&
-		rt_row_lock(claim->runs, probe.slot, claim->snapshot, LockTupleNoKeyExclusive, false))
-	{
-		const RtLifecycle *lifecycle;
-		int to;
-
-		rt_run_decode(&run, probe.slot, rt_table(RT_runs));
-		lifecycle = rt_lifecycle_get(run.lifecycle);
-		to = rt_lifecycle_next(lifecycle, rt_lifecycle_state_required(lifecycle, run.status),
-							   RT_ACTIVE);
-		if (run.phase == RT_QUEUED && to >= 0 && !has_failed(claim, &run.run_id))
-		{
-			pg_uuid_t *run_id = palloc(sizeof(pg_uuid_t));
-
-			*run_id = run.run_id;
-			claim->run_ids[claim->n] = UUIDPGetDatum(run_id);
-			claim->statuses[claim->n] = CStringGetTextDatum(lifecycle->states[to].name);
-			claim->n++;
-		}
-	}
-	rt_probe_end(&probe);
-}
-
-/* The queue whose next run has waited longest; NULL if none has one. */
-static Queue *
-oldest(const Claim *claim)
-{
-	AttrNumber available_at = RT_ATT(rt_table(RT_open_runs), open_runs, available_at);
-	TimestampTz best_at = 0;
-	Queue *best = NULL;
-
-	for (int i = 0; i < claim->nqueues; i++)
-	{
-		Queue *queue = &claim->queues[i];
-		TimestampTz at;
-		bool isnull;
-
-		if (!queue->has_row)
-			continue;
-		at = DatumGetTimestampTz(slot_getattr(queue->row, available_at, &isnull));
-		if (best == NULL || at < best_at)
-		{
-			best = queue;
-			best_at = at;
-		}
-	}
-	return best;
-}
-
-/* Take runs of one priority, oldest first; then move the queues that had it to the next. */
-static void
-claim_priority(Claim *claim, int32 priority)
-{
-	Queue *queue;
-
-	for (int i = 0; i < claim->nqueues; i++)
-	{
-		queue = &claim->queues[i];
-		queue->scan = NULL;
-		queue->has_row = false;
-		if (queue->more && queue->priority == priority)
-			begin_priority(claim, queue);
-	}
-	while (claim->n < claim->wanted && (queue = oldest(claim)) != NULL)
-	{
-		CHECK_FOR_INTERRUPTS();
-		try_claim(claim, queue->row);
-		next_row(queue);
-	}
-	for (int i = 0; i < claim->nqueues; i++)
-	{
-		queue = &claim->queues[i];
-		if (queue->scan == NULL)
-			continue;
-		index_endscan(queue->scan);
-		if (claim->n < claim->wanted)
-			next_priority(claim, queue, false);
-	}
-}
-
-/* Lock the runs to be claimed, in the order of their claim. */
-static void
-find_claimable(Claim *claim, Datum lifecycle)
-{
-	const RtTable *t;
-	AttrNumber keys[4];
-	int nkeys = 0;
-
-	claim->nqueues = 0;
-	claim->runs = table_open(rt_table(RT_runs)->relid, RowExclusiveLock);
-	claim->open_runs = table_open(rt_table(RT_open_runs)->relid, RowExclusiveLock);
-	t = rt_table(RT_open_runs);
-	keys[nkeys++] = RT_ATT(t, open_runs, lifecycle);
-	if (claim->kind != (Datum) 0)
-		keys[nkeys++] = RT_ATT(t, open_runs, kind);
-	keys[nkeys++] = RT_ATT(t, open_runs, priority);
-	keys[nkeys++] = RT_ATT(t, open_runs, available_at);
-	claim->index = rt_index_open(claim->open_runs,
-								 claim->kind != (Datum) 0 ? RT_KIND_QUEUE_INDEX : RT_QUEUE_INDEX,
-								 nkeys, keys, nkeys - 2);
-	claim->snapshot = rt_current_snapshot();
-
-	if (lifecycle != (Datum) 0)
-		add_queue(claim, lifecycle);
-	else
-		find_queues(claim);
-	for (int i = 0; i < claim->nqueues; i++)
-		next_priority(claim, &claim->queues[i], true);
-	while (claim->n < claim->wanted)
-	{
-		bool more = false;
-		int32 priority = 0;
-
-		for (int i = 0; i < claim->nqueues; i++)
-		{
-			const Queue *queue = &claim->queues[i];
-
-			if (queue->more && (!more || queue->priority > priority))
-				priority = queue->priority;
-			more = more || queue->more;
-		}
-		if (!more)
-			break;
-		claim_priority(claim, priority);
-	}
-
-	for (int i = 0; i < claim->nqueues; i++)
-		ExecDropSingleTupleTableSlot(claim->queues[i].row);
-	if (claim->queues)
-		pfree(claim->queues);
-	claim->queues = NULL;
-	UnregisterSnapshot(claim->snapshot);
-	index_close(claim->index, AccessShareLock);
-	table_close(claim->open_runs, NoLock);
-	table_close(claim->runs, NoLock);
-}
-
 /* Move n of the runs that are locked to their new status, and return them. */
 static void
-take_runs(const Claim *claim, int first, int n, Datum worker, Tuplestorestate *result)
+take_runs(const RtClaim *claim, int first, int n, Datum worker, Tuplestorestate *result)
 {
 	static RtPlan plan =
 		{"WITH claimed AS (UPDATE run_tracker.runs r SET status = c.status, worker = $3 "
@@ -453,7 +136,7 @@ typedef struct Taking
 static void
 take(void *arg1, void *arg2)
 {
-	const Claim *claim = arg1;
+	const RtClaim *claim = arg1;
 	const Taking *taking = arg2;
 
 	take_runs(claim, taking->first, taking->n, taking->worker, taking->result);
@@ -484,7 +167,7 @@ is_due_to_a_run(int sqlerrcode)
  * many were taken.
  */
 static int
-take_all(Claim *claim, Datum worker, Tuplestorestate *result, ErrorData **error)
+take_all(RtClaim *claim, Datum worker, Tuplestorestate *result, ErrorData **error)
 {
 	Taking taking = {0, claim->n, worker, result};
 	int taken = 0;
@@ -506,7 +189,7 @@ take_all(Claim *claim, Datum worker, Tuplestorestate *result, ErrorData **error)
 			continue;
 		}
 		*error = failure;
-		if (!is_due_to_a_run(failure->sqlerrcode) || claim->nfailed == MAX_FAILED)
+		if (!is_due_to_a_run(failure->sqlerrcode) || claim->nfailed == RT_MAX_FAILED)
 			ReThrowError(failure);
 		claim->failed[claim->nfailed++] = *DatumGetUUIDP(claim->run_ids[i]);
 		ereport(WARNING, (errcode(failure->sqlerrcode),
@@ -521,7 +204,7 @@ Datum
 run_tracker_claim_runs(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	Claim claim = {0};
+	RtClaim claim = {0};
 	ErrorData *error = NULL;
 	int max_runs;
 	int taken = 0;
@@ -549,7 +232,7 @@ run_tracker_claim_runs(PG_FUNCTION_ARGS)
 		failed = claim.nfailed;
 		claim.n = 0;
 		claim.wanted = max_runs - taken;
-		find_claimable(&claim, PG_ARGISNULL(2) ? (Datum) 0 : PG_GETARG_DATUM(2));
+		rt_queue_lock(&claim, PG_ARGISNULL(2) ? (Datum) 0 : PG_GETARG_DATUM(2));
 		if (claim.n > 0)
 			taken += take_all(&claim, PG_GETARG_DATUM(0), rsinfo->setResult, &error);
 	} while (taken < max_runs && claim.nfailed > failed);
