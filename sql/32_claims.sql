@@ -15,7 +15,7 @@ CREATE FUNCTION run_tracker.heartbeat_run(run_id uuid, attempt integer DEFAULT N
 LANGUAGE c SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'run_tracker_heartbeat_run';
 COMMENT ON FUNCTION run_tracker.heartbeat_run(uuid, integer) IS
-'Says that an open run is being worked on: its idle timeout begins anew. True if that was noted, false if it had just been noted by others. Writes no ledger row and no index entry. RT003 if attempt is given and not the current one: somebody else has taken over. 55000 if the run is finished, P0002 if there is no such run.';
+'Says that an open run is being worked on: its idle timeout begins anew. True if that was noted, false if somebody else has just noted activity or, for longer, is changing the run: then it is not timed out, and the next heartbeat counts. Writes no ledger row and no index entry. RT003 if attempt is given and not the current one: somebody else has taken over. 55000 if the run is finished, P0002 if there is no such run.';
 
 CREATE FUNCTION run_tracker.release_run(run_id uuid, delay interval DEFAULT NULL, attempt integer DEFAULT NULL)
 RETURNS boolean

@@ -37,6 +37,9 @@ typedef struct Activity
 static void
 note_activity(Activity *activity, TimestampTz moment)
 {
+	/* what came since the pass took the time counts as of then */
+	if (moment > activity->now && moment <= GetCurrentTimestamp())
+		moment = activity->now;
 	if (moment <= activity->now)
 		activity->last = Max(activity->last, moment);
 }
@@ -212,9 +215,10 @@ rt_due_look_at(RtPassState *state, TupleTableSlot *row)
 
 	if (!has_deadline || deadline > now)
 		done = rearm(state, row, has_deadline ? deadline : 0, has_deadline, last);
-	else if (rt_row_lock(state->runs, probe.slot, state->snapshot, LockTupleExclusive, false) &&
+	else if (!rt_run_is_busy(&run_id, true) &&
+			 rt_row_lock(state->runs, probe.slot, state->snapshot, LockTupleExclusive, false) &&
 			 rt_row_lock(state->open_runs, row, state->snapshot, LockTupleExclusive, false) &&
-			 rt_tasks_lock_open(&run_id, state->snapshot))
+			 rt_tasks_lock_open(&run_id))
 	{
 		RtDue *due = &state->due[state->ndue];
 		MemoryContext old = MemoryContextSwitchTo(state->context);

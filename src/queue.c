@@ -185,12 +185,15 @@ try_claim(Search *search, TupleTableSlot *row)
 	if (!search->claim->service &&
 		!rt_identity_owns(slot_getattr(row, RT_ATT(t, open_runs, user_id), &isnull)))
 		return;
-	if (!rt_row_lock(search->open_runs, row, search->snapshot, LockTupleExclusive, false))
+	/* a run that we go past must not stay locked */
+	if (rt_run_is_busy(DatumGetUUIDP(slot_getattr(row, RT_ATT(t, open_runs, run_id), &isnull)),
+					   false))
 		return;
 	rt_probe_begin(&probe, search->runs, slot_getattr(row, RT_ATT(t, open_runs, run_id), &isnull),
 				   search->snapshot);
 	if (rt_probe_next(&probe, ForwardScanDirection) &&
-		rt_row_lock(search->runs, probe.slot, search->snapshot, LockTupleNoKeyExclusive, false))
+		rt_row_lock(search->runs, probe.slot, search->snapshot, LockTupleNoKeyExclusive, false) &&
+		rt_row_lock(search->open_runs, row, search->snapshot, LockTupleExclusive, false))
 	{
 		const RtLifecycle *lifecycle;
 		int to;

@@ -68,7 +68,8 @@ extern void rt_transitions_write(const RtTransition *transitions, int n);
 extern void rt_runs_force(const pg_uuid_t *run_ids, int n);
 
 /* task_close.c */
-extern bool rt_tasks_lock_open(const pg_uuid_t *run_id, Snapshot snapshot);
+extern bool rt_run_is_busy(const pg_uuid_t *run_id, bool tasks);
+extern bool rt_tasks_lock_open(const pg_uuid_t *run_id);
 extern bool rt_tasks_close_with_run(RtRow *row, const RtStatusColumns *c);
 extern void rt_tasks_wait_for_writers(const pg_uuid_t *run_id, bool ending);
 extern void rt_tasks_close(const RtRun *runs, int n);

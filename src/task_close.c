@@ -112,13 +112,37 @@ wait_for_writers_in(RtTableId id, Datum run_id)
 	table_close(rel, NoLock);
 }
 
+/* Is somebody changing rows of a run in a table? */
+static bool
+is_written(RtTableId id, const pg_uuid_t *run_id)
+{
+	Relation rel = table_open(rt_table(id)->relid, AccessShareLock);
+	ItemPointerData tid;
+	bool written = TransactionIdIsValid(find_writer(rel, UUIDPGetDatum(run_id), &tid));
+
+	table_close(rel, NoLock);
+	return written;
+}
+
+/*
+ * Is somebody marking a run as alive or, if tasks counts, changing its tasks?  Those who go
+ * past such a run ask this before they lock its row, so as not to leave it locked.
+ */
+bool
+rt_run_is_busy(const pg_uuid_t *run_id, bool tasks)
+{
+	return is_written(RT_open_runs, run_id) || (tasks && is_written(RT_tasks, run_id));
+}
+
 /*
  * Lock the open tasks of a run that is about to end, and is locked; false if somebody else is
  * changing one of them.  Never waits; nor has the end of the run anything to wait for then.
  */
 bool
-rt_tasks_lock_open(const pg_uuid_t *run_id, Snapshot snapshot)
+rt_tasks_lock_open(const pg_uuid_t *run_id)
 {
+	/* newer than what the caller went by: tasks may have been added before it locked the run */
+	Snapshot snapshot = rt_current_snapshot();
 	Relation rel = table_open(rt_table(RT_run_totals)->relid, AccessShareLock);
 	bool open = has_open_tasks(rel, rt_table(RT_run_totals), run_id, snapshot);
 	bool locked = true;
@@ -127,7 +151,10 @@ rt_tasks_lock_open(const pg_uuid_t *run_id, Snapshot snapshot)
 
 	table_close(rel, NoLock);
 	if (!open)
+	{
+		UnregisterSnapshot(snapshot);
 		return true;
+	}
 	rel = table_open(rt_table(RT_tasks)->relid, RowExclusiveLock);
 	t = rt_table(RT_tasks);
 	rt_probe_begin(&probe, rel, UUIDPGetDatum(run_id), snapshot);
@@ -141,6 +168,7 @@ rt_tasks_lock_open(const pg_uuid_t *run_id, Snapshot snapshot)
 			locked = rt_row_lock(rel, probe.slot, snapshot, LockTupleNoKeyExclusive, false);
 	}
 	rt_probe_end(&probe);
+	UnregisterSnapshot(snapshot);
 	table_close(rel, NoLock);
 	return locked;
 }

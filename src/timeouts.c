@@ -9,7 +9,8 @@
  * moved to where it belongs by now.  Else the run ends, with its open tasks; if it has
  * attempts left, it goes back to the queue at once.
  *
- * Locking protocol: the pass never waits for a client.  It locks the row of a run in
+ * Locking protocol: the pass never waits for a client, nor a client for a run that the pass
+ * leaves alone: it asks first whether somebody is changing the run.  It locks the row of a run in
  * runs, then that in open_runs, each only if nobody else has it or has changed it
  * since the snapshot of the pass, then its open tasks likewise.  Those who change a run
  * are its activity, so it is looked at again a little later.  What is locked cannot
