@@ -25,6 +25,9 @@ BEGIN
     FOR rel IN
         SELECT c.oid::regclass AS name, c.relkind FROM pg_class c
         WHERE c.relnamespace = 'run_tracker'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm')
+          -- what belongs to the extension stays with it
+          AND NOT EXISTS (SELECT FROM pg_depend d
+                          WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
     LOOP
         EXECUTE format('ALTER %s %s OWNER TO %s',
                        CASE rel.relkind WHEN 'v' THEN 'VIEW' WHEN 'm' THEN 'MATERIALIZED VIEW' ELSE 'TABLE' END,
@@ -60,7 +63,7 @@ BEGIN
     FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner
     WHERE c.relnamespace = 'run_tracker'::regnamespace
       AND c.relname IN ('runs', 'lifecycles', 'tasks', 'messages', 'logs', 'transitions', 'run_totals', 'open_runs',
-                        'run_summary', 'active_runs', 'worker_status', 'installation')
+                        'run_summary', 'active_runs', 'installation')
       AND NOT r.rolsuper AND r.rolname <> CURRENT_USER AND c.relowner IS DISTINCT FROM owner
     LIMIT 1;
     IF FOUND THEN
@@ -77,7 +80,6 @@ BEGIN
     PERFORM run_tracker.install_totals();
     PERFORM run_tracker.install_open_runs();
     PERFORM run_tracker.install_views();
-    PERFORM run_tracker.install_worker();
 
     IF to_regclass('run_tracker.installation') IS NULL THEN
         CREATE TABLE run_tracker.installation (
@@ -110,7 +112,7 @@ BEGIN
             SELECT c.oid::regclass AS name, c.relkind FROM pg_class c
             WHERE c.relnamespace = 'run_tracker'::regnamespace AND c.relkind IN ('r', 'v') AND c.relowner <> owner
               AND c.relname IN ('lifecycles', 'tasks', 'messages', 'logs', 'transitions', 'run_totals', 'open_runs',
-                                'run_summary', 'active_runs', 'worker_status', 'installation')
+                                'run_summary', 'active_runs', 'installation')
         LOOP
             EXECUTE format('ALTER %s %s OWNER TO %s', CASE rel.relkind WHEN 'v' THEN 'VIEW' ELSE 'TABLE' END,
                            rel.name, owner::regrole);
@@ -129,6 +131,8 @@ BEGIN
         PERFORM run_tracker.rebuild_open_runs();
         PERFORM run_tracker.rebuild_totals();
     END IF;
+    -- runs may have come in while there were no triggers
+    PERFORM run_tracker.wake_worker();
     RETURN run_tracker.tracker_version();
 END
 $install$;
@@ -184,6 +188,7 @@ BEGIN
              pg_catalog.pg_identify_object(d.classid, d.objid, d.objsubid) i
         WHERE e.extname OPERATOR(pg_catalog.=) 'run_tracker'
           AND i.type OPERATOR(pg_catalog.=) ANY ('{table,sequence,view,schema}'::pg_catalog.text[])
+          AND i.identity OPERATOR(pg_catalog.<>) 'run_tracker.worker_status'
     LOOP
         EXECUTE pg_catalog.format('ALTER EXTENSION run_tracker DROP %s %s', o.type, o.identity);
     END LOOP;

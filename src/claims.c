@@ -105,15 +105,32 @@ take_runs(const RtClaim *claim, int first, int n, Datum worker, Tuplestorestate 
 		 "metadata, created_at, scheduled_at FROM claimed ORDER BY n",
 		 3,
 		 {UUIDARRAYOID, TEXTARRAYOID, TEXTOID}};
+	/* the plan of the other is made anew for each array, which costs more than to claim a run */
+	static RtPlan single =
+		{"UPDATE run_tracker.runs r SET status = $2, worker = $3 WHERE r.run_id = $1 "
+		 "RETURNING r.run_id, r.attempt, r.user_id, r.lifecycle, r.status, r.kind, r.name, "
+		 "r.priority, r.max_attempts, r.workflow_id, r.session_id, r.subject_id, r.parent_run_id, "
+		 "r.inputs, r.settings, r.variables, r.plan, r.metadata, r.created_at, r.scheduled_at",
+		 3,
+		 {UUIDOID, TEXTOID, TEXTOID}};
 	NullableDatum args[3] = {{0}};
 
-	args[0].value = PointerGetDatum(
-		construct_array(claim->run_ids + first, n, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR));
-	args[1].value = PointerGetDatum(
-		construct_array(claim->statuses + first, n, TEXTOID, -1, false, TYPALIGN_INT));
 	args[2].value = worker;
 	SPI_connect();
-	rt_plan_execute(&plan, args, SPI_OK_SELECT, false);
+	if (n == 1)
+	{
+		args[0].value = claim->run_ids[first];
+		args[1].value = claim->statuses[first];
+		rt_plan_execute(&single, args, SPI_OK_UPDATE_RETURNING, false);
+	}
+	else
+	{
+		args[0].value = PointerGetDatum(
+			construct_array(claim->run_ids + first, n, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR));
+		args[1].value = PointerGetDatum(
+			construct_array(claim->statuses + first, n, TEXTOID, -1, false, TYPALIGN_INT));
+		rt_plan_execute(&plan, args, SPI_OK_SELECT, false);
+	}
 	if (SPI_processed != n)
 		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 						errmsg("%d of %d runs could not be claimed", n - (int) SPI_processed, n),

@@ -24,6 +24,7 @@
 #include "access/tableam.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/datum.h"
 #include "utils/fmgroids.h"
 #include "utils/snapmgr.h"
 
@@ -37,11 +38,12 @@
 typedef struct Queue
 {
 	Datum lifecycle;
-	bool more;		/* there are runs of this priority or a lower one */
-	int32 priority; /* that is being looked at */
 	IndexScanDesc scan;
+	bool bounded;		 /* the scan ends with the lifecycle (and kind) */
 	TupleTableSlot *row; /* the next that may be claimed, if has_row */
 	bool has_row;
+	int32 priority; /* of that row */
+	TimestampTz available_at;
 } Queue;
 
 typedef struct Search
@@ -82,45 +84,46 @@ begin_scan(const Search *search, Datum lifecycle, const ScanKeyData *more, int n
 	return scan;
 }
 
-/* Find the highest priority of a queue, or the highest below the one that it is at. */
+/* From the row that a queue has come to, go on to the next that may be claimed by now. */
 static void
-next_priority(const Search *search, Queue *queue, bool first)
+settle(const Search *search, Queue *queue, bool found)
 {
 	const RtTable *t = rt_table(RT_open_runs);
-	ScanKeyData key;
-	IndexScanDesc scan;
-	bool isnull;
 
-	ScanKeyInit(&key, 1, BTLessStrategyNumber, F_INT4LT, Int32GetDatum(queue->priority));
-	scan = begin_scan(search, queue->lifecycle, &key, first ? 0 : 1);
-	queue->more = index_getnext_slot(scan, ForwardScanDirection, queue->row);
-	if (queue->more)
-		queue->priority =
-			DatumGetInt32(slot_getattr(queue->row, RT_ATT(t, open_runs, priority), &isnull));
-	index_endscan(scan);
+	for (;;)
+	{
+		TupleTableSlot *row = queue->row;
+		ScanKeyData key;
+		bool isnull;
+
+		queue->has_row =
+			found && (queue->bounded ||
+					  datum_image_eq(slot_getattr(row, RT_ATT(t, open_runs, lifecycle), &isnull),
+									 queue->lifecycle, false, -1));
+		if (!queue->has_row)
+			return;
+		queue->priority = DatumGetInt32(slot_getattr(row, RT_ATT(t, open_runs, priority), &isnull));
+		queue->available_at =
+			DatumGetTimestampTz(slot_getattr(row, RT_ATT(t, open_runs, available_at), &isnull));
+		if (queue->available_at <= search->claim->now)
+			return;
+		/* all that follows of this priority is for later */
+		index_endscan(queue->scan);
+		ScanKeyInit(&key, 1, BTLessStrategyNumber, F_INT4LT, Int32GetDatum(queue->priority));
+		queue->scan = begin_scan(search, queue->lifecycle, &key, 1);
+		queue->bounded = true;
+		found = index_getnext_slot(queue->scan, ForwardScanDirection, row);
+	}
 }
 
 static void
-next_row(Queue *queue)
+next_row(const Search *search, Queue *queue)
 {
-	queue->has_row = index_getnext_slot(queue->scan, ForwardScanDirection, queue->row);
+	settle(search, queue, index_getnext_slot(queue->scan, ForwardScanDirection, queue->row));
 }
 
-/* Begin to read what a queue has at its current priority, and may be claimed by now. */
-static void
-begin_priority(const Search *search, Queue *queue)
-{
-	ScanKeyData keys[2];
-
-	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(queue->priority));
-	ScanKeyInit(&keys[1], 1, BTLessEqualStrategyNumber, F_TIMESTAMPTZ_LE,
-				TimestampTzGetDatum(search->claim->now));
-	queue->scan = begin_scan(search, queue->lifecycle, keys, 2);
-	next_row(queue);
-}
-
-static void
-add_queue(Search *search, Datum lifecycle)
+static Queue *
+add_queue(Search *search, Datum lifecycle, IndexScanDesc scan, TupleTableSlot *row, bool bounded)
 {
 	Queue *queue;
 
@@ -128,40 +131,59 @@ add_queue(Search *search, Datum lifecycle)
 						 repalloc(search->queues, sizeof(Queue) * (search->nqueues + 1)) :
 						 palloc(sizeof(Queue));
 	queue = &search->queues[search->nqueues++];
-	memset(queue, 0, sizeof(Queue));
 	queue->lifecycle = lifecycle;
-	queue->row = table_slot_create(search->open_runs, NULL);
+	queue->scan = scan;
+	queue->row = row;
+	queue->bounded = bounded;
+	return queue;
 }
 
-/* Find the lifecycles that have queued runs: the index is ordered by them. */
+/* Begin to read the queue of a lifecycle. */
+static void
+add_queue_of(Search *search, Datum lifecycle)
+{
+	next_row(search, add_queue(search, lifecycle, begin_scan(search, lifecycle, NULL, 0),
+							   table_slot_create(search->open_runs, NULL), true));
+}
+
+/*
+ * Find the lifecycles that have queued runs: the index is ordered by them.  The scan that
+ * finds one goes on as that of its queue: going through what was claimed since the last
+ * vacuum is the most expensive part of a claim, and is not done twice.
+ */
 static void
 find_queues(Search *search)
 {
 	const RtTable *t = rt_table(RT_open_runs);
-	TupleTableSlot *row = table_slot_create(search->open_runs, NULL);
 	Datum last = (Datum) 0;
-	bool found;
 
-	do
+	for (;;)
 	{
 		ScanKeyData key;
+		TupleTableSlot *row = table_slot_create(search->open_runs, NULL);
 		IndexScanDesc scan =
 			rt_index_beginscan(search->open_runs, search->index, search->snapshot, last ? 1 : 0);
 		bool isnull;
+		bool found;
 
 		ScanKeyEntryInitialize(&key, 0, 1, BTGreaterStrategyNumber, InvalidOid,
 							   index_collation(search->index, 1), F_TEXT_GT, last);
 		index_rescan(scan, &key, last ? 1 : 0, NULL, 0);
 		found = index_getnext_slot(scan, ForwardScanDirection, row);
 		if (found)
-		{
 			last = PointerGetDatum(
 				PG_DETOAST_DATUM_COPY(slot_getattr(row, RT_ATT(t, open_runs, lifecycle), &isnull)));
-			add_queue(search, last);
+		if (found && search->claim->kind == (Datum) 0)
+		{
+			settle(search, add_queue(search, last, scan, row, false), true);
+			continue;
 		}
 		index_endscan(scan);
-	} while (found);
-	ExecDropSingleTupleTableSlot(row);
+		ExecDropSingleTupleTableSlot(row);
+		if (!found)
+			break;
+		add_queue_of(search, last);
+	}
 }
 
 static bool
@@ -216,61 +238,23 @@ try_claim(Search *search, TupleTableSlot *row)
 	rt_probe_end(&probe);
 }
 
-/* The queue whose next run has waited longest; NULL if none has one. */
+/* The queue whose next run comes first: highest priority, then longest wait; NULL if none has one.
+ */
 static Queue *
-oldest(const Search *search)
+next_queue(const Search *search)
 {
-	AttrNumber available_at = RT_ATT(rt_table(RT_open_runs), open_runs, available_at);
-	TimestampTz best_at = 0;
 	Queue *best = NULL;
 
 	for (int i = 0; i < search->nqueues; i++)
 	{
 		Queue *queue = &search->queues[i];
-		TimestampTz at;
-		bool isnull;
 
-		if (!queue->has_row)
-			continue;
-		at = DatumGetTimestampTz(slot_getattr(queue->row, available_at, &isnull));
-		if (best == NULL || at < best_at)
-		{
+		if (queue->has_row &&
+			(best == NULL || queue->priority > best->priority ||
+			 (queue->priority == best->priority && queue->available_at < best->available_at)))
 			best = queue;
-			best_at = at;
-		}
 	}
 	return best;
-}
-
-/* Take runs of one priority, oldest first; then move the queues that had it to the next. */
-static void
-claim_priority(Search *search, int32 priority)
-{
-	Queue *queue;
-
-	for (int i = 0; i < search->nqueues; i++)
-	{
-		queue = &search->queues[i];
-		queue->scan = NULL;
-		queue->has_row = false;
-		if (queue->more && queue->priority == priority)
-			begin_priority(search, queue);
-	}
-	while (search->claim->n < search->claim->wanted && (queue = oldest(search)) != NULL)
-	{
-		CHECK_FOR_INTERRUPTS();
-		try_claim(search, queue->row);
-		next_row(queue);
-	}
-	for (int i = 0; i < search->nqueues; i++)
-	{
-		queue = &search->queues[i];
-		if (queue->scan == NULL)
-			continue;
-		index_endscan(queue->scan);
-		if (search->claim->n < search->claim->wanted)
-			next_priority(search, queue, false);
-	}
 }
 
 /* Lock the runs to be claimed, in the order of their claim. */
@@ -298,31 +282,27 @@ rt_queue_lock(RtClaim *claim, Datum lifecycle)
 	search->snapshot = rt_current_snapshot();
 
 	if (lifecycle != (Datum) 0)
-		add_queue(search, lifecycle);
+		add_queue_of(search, lifecycle);
 	else
 		find_queues(search);
-	for (int i = 0; i < search->nqueues; i++)
-		next_priority(search, &search->queues[i], true);
-	while (search->claim->n < search->claim->wanted)
+	for (;;)
 	{
-		bool more = false;
-		int32 priority = 0;
+		Queue *queue = next_queue(search);
 
-		for (int i = 0; i < search->nqueues; i++)
-		{
-			const Queue *queue = &search->queues[i];
-
-			if (queue->more && (!more || queue->priority > priority))
-				priority = queue->priority;
-			more = more || queue->more;
-		}
-		if (!more)
+		if (queue == NULL)
 			break;
-		claim_priority(search, priority);
+		CHECK_FOR_INTERRUPTS();
+		try_claim(search, queue->row);
+		if (claim->n == claim->wanted)
+			break;
+		next_row(search, queue);
 	}
 
 	for (int i = 0; i < search->nqueues; i++)
+	{
+		index_endscan(search->queues[i].scan);
 		ExecDropSingleTupleTableSlot(search->queues[i].row);
+	}
 	if (search->queues)
 		pfree(search->queues);
 	UnregisterSnapshot(search->snapshot);

@@ -11,7 +11,7 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-our @EXPORT = qw(new_server run_cmd same invariants_hold fill_database fingerprint works log_errors);
+our @EXPORT = qw(new_server run_cmd same invariants_hold fill_database fingerprint works log_errors connection listener);
 
 # A new server, started. Options: conf => lines for postgresql.conf, start => 0.
 sub new_server
@@ -351,7 +351,7 @@ WHERE c.oid = tgrelid AND n.oid = relnamespace AND tgisinternal GROUP BY 2, 3 OR
 SELECT 'policy', polrelid::regclass, polname, polcmd, polpermissive, (SELECT string_agg(CASE r WHEN 0 THEN 'PUBLIC' ELSE r::regrole::text END, ',' ORDER BY r::regrole::text) FROM unnest(polroles) r),
        pg_get_expr(polqual, polrelid), pg_get_expr(polwithcheck, polrelid), obj_description(p.oid, 'pg_policy')
 FROM pg_policy p ORDER BY polrelid::regclass::text, polname;
-SELECT 'view', c.oid::regclass, pg_get_viewdef(c.oid) FROM pg_class c, ours n WHERE n.oid = relnamespace AND relkind = 'v' ORDER BY 2;
+SELECT 'view', c.oid::regclass, pg_get_viewdef(c.oid) FROM pg_class c, ours n WHERE n.oid = relnamespace AND relkind = 'v' ORDER BY c.oid::regclass::text;
 SELECT 'publication', p.* FROM pg_publication_tables p ORDER BY 2, 3, 4;
 SELECT 'function', p.oid::regprocedure, proowner::regrole, prosecdef, proconfig, provolatile, proparallel, obj_description(p.oid, 'pg_proc'),
        pg_temp.acl(proacl, 'f', proowner) FROM pg_proc p, ours n WHERE n.oid = pronamespace ORDER BY p.oid::regprocedure::text;
@@ -421,5 +421,210 @@ ERROR:  42501
 EXPECTED
 	return;
 }
+
+# ---- The background worker ----
+
+use Time::HiRes;
+
+push @EXPORT, qw(new_worker_server eventually state_of start_runs lateness log_lines process_counters);
+
+# A server with the library preloaded. Nothing but a commit or a deadline wakes the worker; the log says which kind of
+# process wrote a line. Options as for new_server().
+sub new_worker_server
+{
+	my ($name, %options) = @_;
+
+	return new_server($name, %options, conf => <<CONF . ($options{conf} // ''));
+shared_preload_libraries = 'run_tracker'
+run_tracker.max_sleep = '1 h'
+autovacuum = off
+log_line_prefix = '%m [%p] %b %e '
+CONF
+}
+
+# Calls the code until it returns something true, for so many seconds at most. Returns what it returned last.
+sub eventually
+{
+	my ($code, $seconds) = @_;
+	my $give_up = Time::HiRes::time() + ($seconds // 120);
+
+	while (1)
+	{
+		my $result = $code->();
+		return $result if $result || Time::HiRes::time() > $give_up;
+		Time::HiRes::sleep(0.05);
+	}
+}
+
+# Columns of run_tracker.worker_status for a database, as psql prints them. Asks a connection to any database that has
+# the extension, so that looking at a database does not need a connection to it.
+sub state_of
+{
+	my ($observer, $db, $columns) = @_;
+
+	return $observer->query("SELECT $columns FROM run_tracker.worker_status WHERE database = '$db';");
+}
+
+# SQL that creates and starts so many runs with an idle timeout. Options: kind, and more arguments of create_run().
+sub start_runs
+{
+	my ($n, $timeout, %options) = @_;
+	my $kind = $options{kind} // 'k';
+	my $more = $options{more} ? ", $options{more}" : '';
+
+	return "SELECT count(run_tracker.start_run(run_tracker.create_run(kind => '$kind', timeout => '$timeout'$more), 'w'))"
+	  . " FROM generate_series(1, $n);";
+}
+
+# SQL for the largest lateness, in seconds, of timeouts of runs that have seen no activity.
+sub lateness
+{
+	my ($condition) = @_;
+
+	return 'SELECT round(max(extract(epoch FROM finished_at - started_at - timeout)), 3)'
+	  . " FROM run_tracker.runs WHERE phase = 'timed_out' AND ($condition);";
+}
+
+# Lines of the server's log from a position on that match; by default those of the launcher and the workers, and what
+# the postmaster says of them.
+sub log_lines
+{
+	my ($node, $from, $pattern) = @_;
+
+	$pattern //= qr/\] run_tracker (launcher|worker) |background worker "run_tracker/;
+	return grep { /$pattern/ } split /\n/, substr(slurp_file($node->logfile), $from);
+}
+
+# How often a process has gone to sleep, and its CPU time in ticks; nothing where the system does not tell.
+sub process_counters
+{
+	my ($pid) = @_;
+
+	return unless -r "/proc/$pid/status" && -r "/proc/$pid/stat";
+	my ($switches) = slurp_file("/proc/$pid/status") =~ /^voluntary_ctxt_switches:\s+(\d+)/m;
+	# the name of the process is in parentheses; times of user and system are columns 14 and 15
+	my @stat = split / /, slurp_file("/proc/$pid/stat") =~ s/^.*\) //sr;
+	return ($switches, $stat[11] + $stat[12]);
+}
+
+# ---- Connections that stay, and what they hear ----
+
+# A psql that stays connected. Options: user => role, env => { PGOPTIONS => ... }.
+sub connection
+{
+	my ($node, $db, %options) = @_;
+
+	return RunTracker::Connection->new($node, $db, %options);
+}
+
+# One that listens to announcements of runs.
+sub listener
+{
+	my ($node, $db) = @_;
+	my $self = RunTracker::Connection->new($node, $db);
+
+	$self->query('LISTEN run_tracker;');
+	return $self;
+}
+
+package RunTracker::Connection;
+
+use JSON::PP;
+use Time::HiRes;
+
+sub new
+{
+	my ($class, $node, $db, %options) = @_;
+	my $self = bless { in => '', out => '', err => '', marks => 0, seen => [], raw => [] }, $class;
+
+	local %ENV = (%ENV, %{ $options{env} // {} });
+	$self->{timer} = IPC::Run::timeout(180);
+	$self->{psql} = IPC::Run::start(
+		[ 'psql', '-XqAt', '-h', $node->host, '-p', $node->port, '-d', $db, $options{user} ? ('-U', $options{user}) : () ],
+		'<', \$self->{in}, '>', \$self->{out}, '2>', \$self->{err}, $self->{timer});
+	$self->query('SELECT 1;');
+	return $self;
+}
+
+# Runs statements, each with its semicolon. Returns what they printed, in list context what they complained of, too.
+# Dies if that takes three minutes.
+sub query
+{
+	my ($self, $sql) = @_;
+	my $mark = 'mark ' . ++$self->{marks};
+
+	$self->{timer}->start(180);
+	$self->{in} .= "$sql\n\\echo $mark\n\\warn $mark\n";
+	$self->{psql}->pump until $self->{out} =~ /^\Q$mark\E\n/m && $self->{err} =~ /^\Q$mark\E\n/m;
+	my ($out, $err) = ($self->{out}, $self->{err});
+	$self->{out} = $self->{err} = '';
+	s/^\Q$mark\E\n//m for $out, $err;
+	while ($out =~ s/^Asynchronous notification "run_tracker"(?: with payload "(.*)")? received from server process with PID \d+\.\n//m)
+	{
+		push @{ $self->{raw} }, $1 // '';
+		push @{ $self->{seen} }, JSON::PP->new->utf8->decode($1 // 'null');
+	}
+	chomp $out;
+	return wantarray ? ($out, $err) : $out;
+}
+
+# Sends statements without waiting for them. What they print is part of what the next query() returns.
+sub send
+{
+	my ($self, $sql) = @_;
+
+	$self->{in} .= "$sql\n";
+	$self->{psql}->pump_nb while $self->{in} ne '';
+	return;
+}
+
+# What has been heard since the last call, as hashes; the payloads themselves with raw().
+sub heard
+{
+	my ($self) = @_;
+
+	$self->query('SELECT 1;');
+	$self->{raw_heard} = $self->{raw};
+	$self->{raw} = [];
+	return splice @{ $self->{seen} };
+}
+
+# The payloads that the last heard() was about.
+sub raw
+{
+	return @{ $_[0]->{raw_heard} };
+}
+
+# Waits for an announcement for which the code, given it as $_, returns true. Returns it, and keeps all for heard().
+sub wait_for
+{
+	my ($self, $code, $seconds) = @_;
+	my $give_up = Time::HiRes::time() + ($seconds // 60);
+	my $looked = 0;
+
+	while (1)
+	{
+		$self->query('SELECT 1;');
+		for (@{ $self->{seen} }[ $looked .. $#{ $self->{seen} } ])
+		{
+			return $_ if $code->();
+		}
+		$looked = @{ $self->{seen} };
+		return if Time::HiRes::time() > $give_up;
+		Time::HiRes::sleep(0.05);
+	}
+}
+
+sub close
+{
+	my ($self) = @_;
+
+	$self->{timer}->start(180);
+	$self->{in} .= "\\q\n";
+	$self->{psql}->finish;
+	return;
+}
+
+package RunTracker;
 
 1;
