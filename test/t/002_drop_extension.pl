@@ -19,7 +19,7 @@ my $survivors = qr/^(rows|sequence|schema|relation|index|statistics|publication|
 # Privileges on functions go with the functions.
 sub without_function_grants
 {
-	return join "\n", map { /^function\|run_tracker/ ? s/\|[^|]*$//r : $_ } grep { !/^member\|/ } split /\n/, $_[0];
+	return join "\n", map { /^(function\|run_tracker|relation\|run_tracker\.worker_status\|)/ ? s/\|[^|]*$//r : $_ } grep { !/^member\|/ } split /\n/, $_[0];
 }
 
 sub column_types
