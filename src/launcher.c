@@ -210,12 +210,11 @@ due_at(const RtDatabase *db, TimestampTz now)
 		due = DT_NOBEGIN;
 	else if (db->state != RT_DB_DISABLED)
 	{
-		if (db->npending > 0 || db->resync)
-			due = DT_NOBEGIN;
-		else if (!TIMESTAMP_NOT_FINITE(db->next_at))
-			due = db->next_at - RT_START_LEAD_US;
+		due = rt_shared_announcement_due(db, now);
+		if (TIMESTAMP_NOT_FINITE(db->next_at))
+			due = Min(due, db->next_at);
 		else
-			due = db->next_at;
+			due = Min(due, db->next_at - RT_START_LEAD_US);
 	}
 	/* a clock that was set back must not keep us away */
 	if (due == DT_NOEND || db->retry_at > now + RT_RETRY_MAX_US)

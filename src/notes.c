@@ -43,8 +43,9 @@ static struct
 {
 	TimestampTz deadline; /* earliest; DT_NOEND: none */
 	bool check;
-	bool databases; /* have come or gone */
-	bool resync;	/* too many runs to note them one by one */
+	bool databases;				   /* have come or gone */
+	bool resync;				   /* too many runs to note them one by one */
+	SubTransactionId resync_subid; /* in which there were */
 	int nruns;
 	int size;
 	pg_uuid_t *runs;
@@ -116,15 +117,17 @@ rt_note_run(const pg_uuid_t *run_id)
 		return;
 	if (notes.nruns > 0 && memcmp(&notes.runs[notes.nruns - 1], run_id, UUID_LEN) == 0)
 		return;
+	make_room();
+	(void) hash_search(notes.noted, run_id, HASH_FIND, &found);
+	if (found)
+		return;
 	if (notes.nruns >= rt_notify_queue_size)
 	{
 		notes.resync = true;
+		notes.resync_subid = GetCurrentSubTransactionId();
 		return;
 	}
-	make_room();
 	(void) hash_search(notes.noted, run_id, HASH_ENTER, &found);
-	if (found)
-		return;
 	notes.runs[notes.nruns] = *run_id;
 	notes.subids[notes.nruns] = GetCurrentSubTransactionId();
 	notes.nruns++;
@@ -211,6 +214,9 @@ at_subxact_end(SubXactEvent event, SubTransactionId sub, SubTransactionId parent
 {
 	if (event != SUBXACT_EVENT_ABORT_SUB)
 		return;
+	/* all that was not noted any more belongs to the same subtransaction */
+	if (notes.resync && notes.resync_subid >= sub)
+		notes.resync = false;
 	while (notes.nruns > 0 && notes.subids[notes.nruns - 1] >= sub)
 		(void) hash_search(notes.noted, &notes.runs[--notes.nruns], HASH_REMOVE, NULL);
 }
@@ -309,7 +315,10 @@ after_command(Aftermath aftermath)
 		if (rt_notify_mode == RT_NOTIFY_COMMIT)
 			rt_notify_resync();
 		else if (rt_notify_mode == RT_NOTIFY_WORKER)
+		{
 			notes.resync = true;
+			notes.resync_subid = InvalidSubTransactionId;
+		}
 	}
 }
 

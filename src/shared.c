@@ -106,6 +106,7 @@ clear_entry(int i)
 
 	memset(db, 0, sizeof(RtDatabase));
 	db->next_at = DT_NOEND;
+	db->announce_at = DT_NOBEGIN;
 	db->retry_at = DT_NOBEGIN;
 	db->guard_at = DT_NOBEGIN;
 	db->worker_procno = -1;
@@ -371,6 +372,21 @@ rt_shared_take_runs(int i, pg_uuid_t *runs, bool *resync)
 	clear_runs(i);
 	db->resync = false;
 	return n;
+}
+
+/*
+ * When the changed runs of a database may be announced; DT_NOEND if there are none.  The
+ * caller holds the entry's lock.
+ */
+TimestampTz
+rt_shared_announcement_due(const RtDatabase *db, TimestampTz now)
+{
+	if (db->npending == 0 && !db->resync)
+		return DT_NOEND;
+	/* a clock that was set back must not keep them waiting */
+	if (db->announce_at > now + rt_notify_interval_ms * INT64CONST(1000))
+		return now;
+	return db->announce_at;
 }
 
 /*

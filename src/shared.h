@@ -38,11 +38,12 @@ typedef struct RtDatabase
 	RtDatabaseState state;
 
 	/* what there is to do */
-	TimestampTz next_at;  /* earliest deadline that is known; DT_NOEND: none */
-	bool check;			  /* look whatever next_at says */
-	bool resync;		  /* announcements were lost */
-	int npending;		  /* runs to be announced */
-	TimestampTz retry_at; /* no worker before; DT_NOBEGIN: at any time */
+	TimestampTz next_at;	 /* earliest deadline that is known; DT_NOEND: none */
+	bool check;				 /* look whatever next_at says */
+	bool resync;			 /* announcements were lost */
+	int npending;			 /* runs to be announced */
+	TimestampTz announce_at; /* not before */
+	TimestampTz retry_at;	 /* no worker before; DT_NOBEGIN: at any time */
 
 	TimestampTz guard_at; /* retry_at as the launcher set it for the worker that it started */
 	int starts;			  /* of workers that have not connected, in a row */
@@ -95,6 +96,7 @@ extern int rt_shared_launcher_pid(void);
 extern RtDatabase *rt_shared_worker_attach(Oid dboid, int *index);
 extern int rt_shared_take_runs(int i, pg_uuid_t *runs, bool *resync);
 extern bool rt_shared_give_back(RtDatabase *db, const char *message);
+extern TimestampTz rt_shared_announcement_due(const RtDatabase *db, TimestampTz now);
 extern void rt_shared_wake_launcher(void);
 
 #endif /* RT_SHARED_H */

@@ -297,7 +297,7 @@ time_out(TimestampTz now)
 
 /* Announce the runs that have changed; false as above. */
 static bool
-announce(void)
+announce(TimestampTz now)
 {
 	bool installed;
 	bool resync = false;
@@ -311,6 +311,7 @@ announce(void)
 	{
 		n = rt_shared_take_runs(entry, runs, &resync);
 		db->announcing = true;
+		db->announce_at = now + rt_notify_interval_ms * INT64CONST(1000);
 		rt_shared_unlock(entry);
 	}
 	if (installed)
@@ -336,7 +337,7 @@ announce(void)
 
 /* Do what is due; false if the process should end. */
 static bool
-work(TimestampTz now, TimestampTz *next_announcement, bool *worked)
+work(TimestampTz now, bool *worked)
 {
 	volatile bool go_on = true;
 	volatile bool pending = false;
@@ -350,14 +351,13 @@ work(TimestampTz now, TimestampTz *next_announcement, bool *worked)
 		}
 		if (go_on && rt_shared_lock(entry, MyDatabaseId, LW_SHARED))
 		{
-			pending = db->npending > 0 || db->resync;
+			pending = rt_shared_announcement_due(db, now) <= now;
 			rt_shared_unlock(entry);
 		}
-		if (pending && now >= *next_announcement)
+		if (pending)
 		{
 			*worked = true;
-			go_on = announce();
-			*next_announcement = now + rt_notify_interval_ms * INT64CONST(1000);
+			go_on = announce(now);
 		}
 	}
 	PG_CATCH();
@@ -371,15 +371,14 @@ work(TimestampTz now, TimestampTz *next_announcement, bool *worked)
 
 /* When there is something to do again; DT_NOEND: nothing is known. */
 static TimestampTz
-next_work(TimestampTz next_announcement)
+next_work(TimestampTz now)
 {
 	TimestampTz next = DT_NOEND;
 
 	if (rt_shared_lock(entry, MyDatabaseId, LW_SHARED))
 	{
 		next = db->check ? DT_NOBEGIN : db->next_at;
-		if (db->npending > 0 || db->resync)
-			next = Min(next, next_announcement);
+		next = Min(next, rt_shared_announcement_due(db, now));
 		rt_shared_unlock(entry);
 	}
 	return next;
@@ -393,7 +392,6 @@ run_tracker_worker_main(Datum arg)
 	Oid dboid = DatumGetObjectId(arg);
 	TimestampTz started = GetCurrentTimestamp();
 	TimestampTz last_work = started;
-	TimestampTz next_announcement = 0;
 
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, die);
@@ -428,12 +426,12 @@ run_tracker_worker_main(Datum arg)
 			ProcessConfigFile(PGC_SIGHUP);
 		}
 		now = GetCurrentTimestamp();
-		if (!work(now, &next_announcement, &worked))
+		if (!work(now, &worked))
 			break;
 		now = GetCurrentTimestamp();
 		if (worked)
 			last_work = now;
-		next = next_work(next_announcement);
+		next = next_work(now);
 		if (now < started || now >= started + RT_LIFETIME_US ||
 			(now >= last_work + RT_LINGER_US && next > now + RT_LINGER_US))
 			break;
