@@ -29,7 +29,7 @@ COMMENT ON VIEW run_tracker.worker_status IS
 'What the background worker does, a row per database: all of them for members of pg_monitor, else the current one. Empty where the library is not preloaded. Counters begin with the server.';
 COMMENT ON COLUMN run_tracker.worker_status.database IS 'Database.';
 COMMENT ON COLUMN run_tracker.worker_status.state IS
-'working, sleeping, failing (see last_error), disabled (run_tracker.enabled is off), not installed, or unknown (not looked at yet).';
+'working, sleeping, failing (see last_error), disabled (run_tracker.enabled is off), incomplete (triggers are missing or switched off: run_tracker.install()), not installed, or unknown (not looked at yet).';
 COMMENT ON COLUMN run_tracker.worker_status.pid IS 'Process that is working in the database now.';
 COMMENT ON COLUMN run_tracker.worker_status.launcher_pid IS 'Process that starts workers; null if it is not running.';
 COMMENT ON COLUMN run_tracker.worker_status.last_pass_at IS 'When the worker last looked for deadlines that had passed.';

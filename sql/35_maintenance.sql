@@ -38,7 +38,9 @@ AS $$
     -- what is called "cron" may be anybody's
     SELECT EXISTS (SELECT FROM pg_extension e
                         JOIN pg_depend d ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid AND d.deptype = 'e'
-                   WHERE e.extname = 'pg_cron' AND d.classid = 'pg_class'::regclass AND d.objid = to_regclass('cron.job'))
+                        JOIN pg_class c ON d.classid = 'pg_class'::regclass AND d.objid = c.oid
+                        JOIN pg_namespace n ON n.oid = c.relnamespace
+                   WHERE e.extname = 'pg_cron' AND n.nspname = 'cron' AND c.relname = 'job')
 $$;
 COMMENT ON FUNCTION run_tracker.has_cron() IS 'Is pg_cron installed in this database?';
 

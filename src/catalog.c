@@ -20,6 +20,7 @@
 
 #include "access/htup_details.h"
 #include "access/stratnum.h"
+#include "access/table.h"
 #include "access/tableam.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_am_d.h"
@@ -27,6 +28,7 @@
 #include "catalog/pg_type.h"
 #include "executor/executor.h"
 #include "utils/fmgroids.h"
+#include "storage/lmgr.h"
 #include "storage/sinval.h"
 #include "utils/inval.h"
 #include "utils/builtins.h"
@@ -183,6 +185,76 @@ rt_tables_exist(void)
 		if (!OidIsValid(get_relname_relid(table_names[i], nsp)))
 			return false;
 	return true;
+}
+
+/*
+ * Lock all tables for writing until the end of the transaction, if that is possible without
+ * waiting for anybody; false if not, or if one of them is gone or has just been replaced.
+ */
+bool
+rt_tables_lock(void)
+{
+	Oid relids[RT_NTABLES];
+
+	for (int i = 0; i < RT_NTABLES; i++)
+	{
+		relids[i] = rt_table(i)->relid;
+		if (!ConditionalLockRelationOid(relids[i], RowExclusiveLock))
+			return false;
+	}
+	if (!rt_tables_exist())
+		return false;
+	for (int i = 0; i < RT_NTABLES; i++)
+		if (rt_table(i)->relid != relids[i])
+			return false;
+	return true;
+}
+
+/* Does a table have a trigger that fires for this session? */
+static bool
+has_trigger(const TriggerDesc *triggers, const char *name)
+{
+	for (int i = 0; triggers && i < triggers->numtriggers; i++)
+	{
+		const Trigger *trigger = &triggers->triggers[i];
+
+		if (strcmp(trigger->tgname, name) == 0)
+			return SessionReplicationRole != SESSION_REPLICATION_ROLE_REPLICA &&
+				   (trigger->tgenabled == TRIGGER_FIRES_ON_ORIGIN ||
+					trigger->tgenabled == TRIGGER_FIRES_ALWAYS);
+	}
+	return false;
+}
+
+/*
+ * Are the triggers there, and switched on, without which a change of a run would be half a
+ * change?  After DROP EXTENSION … CASCADE and CREATE EXTENSION they are only after install().
+ */
+bool
+rt_triggers_work(void)
+{
+	static const RtTableId ids[] = {RT_runs, RT_tasks};
+	bool result = true;
+
+	for (int i = 0; i < lengthof(ids); i++)
+	{
+		Relation rel = table_open(rt_table(ids[i])->relid, AccessShareLock);
+
+		result = result && has_trigger(rel->trigdesc, "zz_run_tracker_before") &&
+				 has_trigger(rel->trigdesc, "run_tracker_update");
+		table_close(rel, NoLock);
+	}
+	return result;
+}
+
+/* 55000 unless the triggers are there, and switched on. */
+void
+rt_triggers_require(void)
+{
+	if (!rt_triggers_work())
+		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+						errmsg("triggers of run_tracker are missing or switched off"),
+						errhint("Run SELECT run_tracker.install(), or switch them on again.")));
 }
 
 /* require_tables(): an error with a way out if a table is missing. */

@@ -184,6 +184,9 @@ typedef struct RtTable
 extern void rt_catalog_init(void);
 extern const RtTable *rt_table(RtTableId id);
 extern bool rt_tables_exist(void);
+extern bool rt_tables_lock(void);
+extern bool rt_triggers_work(void);
+extern void rt_triggers_require(void);
 extern const char *rt_table_name(RtTableId id);
 extern uint64 rt_lifecycle_generation(void);
 

@@ -237,6 +237,7 @@ run_tracker_claim_runs(PG_FUNCTION_ARGS)
 						errdetail("It is %d, it must be 1 to %d.", max_runs, MAX_CLAIM)));
 	if (!PG_ARGISNULL(2))
 		(void) rt_lifecycle_get(PG_GETARG_DATUM(2));
+	rt_triggers_require();
 	InitMaterializedSRF(fcinfo, 0);
 
 	claim.kind = PG_ARGISNULL(3) ? (Datum) 0 : PG_GETARG_DATUM(3);

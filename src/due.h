@@ -33,6 +33,7 @@ typedef struct RtPassState
 	bool writing;
 	RtDue *due;
 	int ndue;
+	int blocked;			   /* single runs that somebody else was in the way of */
 	MemoryContext context;	   /* of the pass */
 	MemoryContext row_context; /* reset for each row */
 } RtPassState;

@@ -208,7 +208,7 @@ due_at(const RtDatabase *db, TimestampTz now)
 
 	if (db->check)
 		due = DT_NOBEGIN;
-	else if (db->state != RT_DB_DISABLED)
+	else if (db->state != RT_DB_DISABLED && db->state != RT_DB_INCOMPLETE)
 	{
 		due = rt_shared_announcement_due(db, now);
 		if (TIMESTAMP_NOT_FINITE(db->next_at))

@@ -24,6 +24,7 @@ typedef enum RtDatabaseState
 {
 	RT_DB_UNKNOWN,		 /* none has looked yet */
 	RT_DB_NOT_INSTALLED, /* no extension, or no tables */
+	RT_DB_INCOMPLETE,	 /* no triggers, or none that are switched on */
 	RT_DB_INSTALLED,
 	RT_DB_DISABLED /* run_tracker.enabled is off there */
 } RtDatabaseState;

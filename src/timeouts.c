@@ -58,6 +58,9 @@ PG_FUNCTION_INFO_V1(run_tracker_expire_runs);
 /* how far ahead "now" may be */
 #define FUTURE_US (1000 * INT64CONST(366) * USECS_PER_DAY)
 
+/* a pass gives up after so many runs that others are in the way of: they may wait for its locks */
+#define MAX_BLOCKED 2
+
 /* rows that a pass looks at, at most, for each run that it may end */
 #define LOOKS_PER_RUN 20
 
@@ -123,6 +126,7 @@ give_up(RtPassState *state, pg_uuid_t *run_id, const ErrorData *error)
 	if (is_transient(error->sqlerrcode))
 	{
 		pass->busy = true;
+		state->blocked++;
 		return;
 	}
 	/* if even that fails, it is tried again as one that somebody else is changing */
@@ -183,6 +187,11 @@ read_due(RtPassState *state, Relation index, bool one_by_one)
 		MemoryContext old = MemoryContextSwitchTo(state->row_context);
 
 		CHECK_FOR_INTERRUPTS();
+		if (state->blocked >= MAX_BLOCKED)
+		{
+			MemoryContextSwitchTo(old);
+			break;
+		}
 		if (state->ndue >= state->pass->max_runs || looks <= 0)
 		{
 			state->pass->more = true;
@@ -203,6 +212,8 @@ read_due(RtPassState *state, Relation index, bool one_by_one)
 			pg_uuid_t run_id = *DatumGetUUIDP(slot_getattr(row, att, &isnull));
 			ErrorData *error = attempt(state, look_at_one, row);
 
+			/* what the step had opened is gone with it */
+			state->writing = false;
 			if (error)
 				give_up(state, &run_id, error);
 			looks--;
@@ -400,7 +411,8 @@ end_due(RtPassState *state)
 			DueGroup one = {due, 1};
 
 			/* the rest in another pass, so that this one ends some time */
-			if (pass->background && GetCurrentTimestamp() > limit)
+			if (state->blocked >= MAX_BLOCKED ||
+				(pass->background && GetCurrentTimestamp() > limit))
 			{
 				pass->busy = true;
 				break;
@@ -478,6 +490,7 @@ run_tracker_expire_runs(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE), errmsg("only services may time out runs"),
 				 errhint("run_tracker.grant_service(role) makes a role a service.")));
 
+	rt_triggers_require();
 	runs = table_open(rt_table(RT_runs)->relid, AccessShareLock);
 	/* as for all bookkeeping: triggers of the owner's do not get the rights of a superuser */
 	as_owner = superuser() && !superuser_arg(runs->rd_rel->relowner);

@@ -64,9 +64,12 @@ static void
 set_options(void)
 {
 	static const char *const options[][2] =
-	{ {"search_path", "pg_catalog, pg_temp"},
+	{ {"role", "none"},
+	  {"search_path", "pg_catalog, pg_temp"},
 	  {"statement_timeout", "0"},
 	  {"lock_timeout", "500ms"},
+	  /* whoever we are in a deadlock with does not notice before us */
+	  {"deadlock_timeout", "10ms"},
 	  {"idle_in_transaction_session_timeout", "0"},
 #if PG_VERSION_NUM >= 170000
 	  {"transaction_timeout", "0"},
@@ -119,13 +122,16 @@ set_state(RtDatabaseState state)
 	}
 }
 
-/* Is it time to log an error again?  The caller holds the entry's lock. */
+/*
+ * Is it time to log an error?  Not the first in a row, which may be over when the next attempt
+ * is made: somebody has just dropped a table, or held a lock.  The caller holds the entry's lock.
+ */
 static bool
-may_log(void)
+may_log(bool again)
 {
 	TimestampTz now = GetCurrentTimestamp();
-	bool log = db->last_logged_at == DT_NOBEGIN || now < db->last_logged_at ||
-			   now - db->last_logged_at >= LOG_INTERVAL_US;
+	bool log = again && (db->last_logged_at == DT_NOBEGIN || now < db->last_logged_at ||
+						 now - db->last_logged_at >= LOG_INTERVAL_US);
 
 	if (log)
 		db->last_logged_at = now;
@@ -170,7 +176,7 @@ fail(void)
 	{
 		(void) rt_shared_give_back(db, "");
 		keep_error(error->message);
-		log = may_log();
+		log = may_log(db->failures > 1);
 		rt_shared_unlock(entry);
 	}
 	if (log)
@@ -188,13 +194,32 @@ fail(void)
 static bool
 is_installed(void)
 {
+	char *name = get_database_name(MyDatabaseId);
+
+	if (name)
+		strlcpy(database_name, name, NAMEDATALEN);
+	return OidIsValid(get_extension_oid("run_tracker", true)) && rt_tables_exist();
+}
+
+/*
+ * Lock the tables, and see whether runs can be ended here.  What is seen then stays so until
+ * the end of the transaction: dropping the extension or its triggers takes a lock on the
+ * tables.  Busy if somebody has them now, whom we must not meet half-way.
+ */
+static bool
+prepare(bool *busy)
+{
 	RtDatabaseState state = RT_DB_INSTALLED;
 
-	strlcpy(database_name, get_database_name(MyDatabaseId), NAMEDATALEN);
-	if (!OidIsValid(get_extension_oid("run_tracker", true)) || !rt_tables_exist())
+	*busy = is_installed() && rt_enabled && !rt_tables_lock();
+	if (*busy)
+		return true;
+	if (!is_installed())
 		state = RT_DB_NOT_INSTALLED;
 	else if (!rt_enabled)
 		state = RT_DB_DISABLED;
+	else if (!rt_triggers_work())
+		state = RT_DB_INCOMPLETE;
 	set_state(state);
 	return state == RT_DB_INSTALLED;
 }
@@ -253,7 +278,7 @@ publish(const RtPass *pass)
 	{
 		keep_error(pass->error);
 		db->errors += Max(pass->failed, 1);
-		log = may_log();
+		log = may_log(true);
 	}
 	rt_shared_unlock(entry);
 	if (log)
@@ -264,13 +289,13 @@ publish(const RtPass *pass)
 static bool
 time_out(TimestampTz now)
 {
-	RtPass pass = {.now = now, .max_runs = rt_batch_size, .background = true};
+	RtPass pass = {.now = now, .max_runs = rt_batch_size, .background = true, .next_at = DT_NOEND};
 	bool installed;
 
 	more = false;
 	begin_transaction("timing out runs");
-	installed = is_installed();
-	if (installed)
+	installed = prepare(&pass.busy);
+	if (installed && !pass.busy)
 	{
 		Relation rel = table_open(rt_table(RT_runs)->relid, AccessShareLock);
 		RtOwnerSwitch save;

@@ -33,6 +33,8 @@ state_name(const RtDatabase *db)
 			return "unknown";
 		case RT_DB_NOT_INSTALLED:
 			return "not installed";
+		case RT_DB_INCOMPLETE:
+			return "incomplete";
 		case RT_DB_DISABLED:
 			return "disabled";
 		case RT_DB_INSTALLED:

@@ -429,6 +429,33 @@ my ($killed) = $killer_out =~ /^(\d+)$/;
 cmp_ok($killed // 0, '>=', 3, 'although ' . ($killed // 'no') . ' workers were terminated') or diag($killer_out);
 like($pgbench_out, qr/number of failed transactions: 0 /, 'which no client has noticed');
 is(join("\n", log_errors($node, $log_position, '57P01')), '', 'nor the log');
+
+# The same in slow motion: somebody locks the table before the worker can read what it has to announce.
+for my $how ('terminated', 'given up by itself')
+{
+	my $locker = connection($node, 'db');
+	my $step = "changed before a worker was $how";
+	my $errors = status($node, 'db', 'errors');
+
+	heard_until_now($listener, $node, 'db');
+	$session->query("BEGIN; SELECT run_tracker.update_progress(run(101), 50, '$step');");
+	$locker->send('BEGIN; LOCK TABLE run_tracker.runs IN ACCESS EXCLUSIVE MODE;');
+	ok(eventually(sub { $reader->query(q{SELECT count(*) FROM pg_locks WHERE relation = 'run_tracker.runs'::regclass AND mode = 'AccessExclusiveLock';}) }),
+		"$how: somebody is about to lock the table");
+	$session->query('COMMIT;');
+	if ($how eq 'terminated')
+	{
+		ok( eventually(
+				sub {
+					$reader->query(q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'run_tracker worker' AND wait_event_type = 'Lock';});
+				}),
+			'a worker that waits for it is terminated');
+	}
+	ok(eventually(sub { status($node, 'db', 'errors') > $errors }), 'worker_status counts an error');
+	$locker->query('ROLLBACK;');
+	ok($listener->wait_for(sub { $_->{resync} || ($_->{current_step} // '') eq $step }, 120), 'what it had to announce is announced later');
+	$locker->close;
+}
 invariants_hold($node, 'db', 'totals and open set are true');
 $_->close for $listener, $reader, $session, $modes;
 is(join("\n", grep { /PANIC|TRAP|signal/ } log_errors($node, 0)), '', 'the server never crashed');

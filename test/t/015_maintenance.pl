@@ -129,7 +129,10 @@ is( $node->safe_psql('app', $jobs),
 	"mine|0 0 1 1 *|SELECT 1|postgres|app|t\n" . $scheduled =~ s/^(?=run_tracker_purge)/run_tracker_purge|0 0 1 1 *|SELECT 2|postgres|app|t\n/mr,
 	'those of the caller');
 is(as_user($node, 'client', 'app', 'SELECT run_tracker.unschedule_maintenance();'), "ERROR:  42501\n", 'it is not for clients');
-is($node->safe_psql('app', q{SELECT cron.unschedule(jobid) FROM cron.job WHERE username = 'postgres'}), "t\nt", 'the rest of the jobs goes');
+is($node->safe_psql('app', 'SELECT run_tracker.unschedule_maintenance()'), '1', 'a superuser, who sees all jobs, removes his own');
+is($node->safe_psql('app', q{SELECT string_agg(jobname || ' of ' || username, ', ' ORDER BY jobname) FROM cron.job}),
+	'mine of postgres, run_tracker_expire of service, run_tracker_purge of service', 'and leaves all others');
+$node->safe_psql('app', q{SELECT cron.unschedule('mine')});
 
 # What the jobs run, run as they do: by a service that is no superuser.
 $node->safe_psql('app', q{INSERT INTO run_tracker.runs (user_id, status, created_at, finished_at) SELECT 'u', 'completed', now() - n * interval '1 day', now() - n * interval '1 day' FROM generate_series(1, 60) n});
