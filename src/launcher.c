@@ -133,6 +133,9 @@ list_databases(void)
 	return result;
 }
 
+/* databases without the extension, as far as is known since the last full look */
+static List *empty_databases = NIL;
+
 /*
  * Compare the entries with pg_database.  Those of databases that are gone are freed:
  * only of such as had one before the list was made, since a backend of a database that
@@ -147,11 +150,27 @@ rescan(bool check)
 
 	for (int i = 0; i < rt_max_databases; i++)
 	{
-		if (rt_shared_lock(i, InvalidOid, LW_SHARED))
-		{
-			before = lappend_oid(before, rt_shared_database(i)->oid);
-			rt_shared_unlock(i);
-		}
+		RtDatabaseState state;
+		MemoryContext old;
+		Oid oid;
+
+		if (!rt_shared_lock(i, InvalidOid, LW_SHARED))
+			continue;
+		oid = rt_shared_database(i)->oid;
+		state = rt_shared_database(i)->state;
+		rt_shared_unlock(i);
+		before = lappend_oid(before, oid);
+		old = MemoryContextSwitchTo(TopMemoryContext);
+		if (state == RT_DB_NOT_INSTALLED)
+			empty_databases = list_append_unique_oid(empty_databases, oid);
+		else
+			empty_databases = list_delete_oid(empty_databases, oid);
+		MemoryContextSwitchTo(old);
+	}
+	if (check)
+	{
+		list_free(empty_databases);
+		empty_databases = NIL;
 	}
 	databases = list_databases();
 	foreach(lc, before)
@@ -161,7 +180,9 @@ rescan(bool check)
 	}
 	foreach(lc, databases)
 	{
-		int i = rt_shared_find(lfirst_oid(lc), true);
+		/* an entry is for those that may need it */
+		bool create = !list_member_oid(empty_databases, lfirst_oid(lc));
+		int i = rt_shared_find(lfirst_oid(lc), create);
 
 		if (i >= 0 && check && rt_shared_lock(i, InvalidOid, LW_EXCLUSIVE))
 		{
@@ -343,17 +364,20 @@ start_workers(TimestampTz now)
 	return Min(wakeup, next_due);
 }
 
-static void
+/* Have databases found no free entry since the last call? */
+static bool
 complain_of_limit(TimestampTz now)
 {
 	static TimestampTz complained = 0;
+	bool exhausted = rt_shared_take_exhausted();
 
-	if (rt_shared_take_exhausted() && may_complain(&complained, now))
+	if (exhausted && may_complain(&complained, now))
 		ereport(WARNING,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 				 errmsg("run_tracker does not serve all databases"),
 				 errdetail("There are more than run_tracker.max_databases (%d).", rt_max_databases),
 				 errhint("Increase run_tracker.max_databases and restart the server.")));
+	return exhausted;
 }
 
 /* Main function of the launcher. */
@@ -377,6 +401,7 @@ run_tracker_launcher_main(Datum arg)
 		TimestampTz now;
 		TimestampTz wakeup;
 		bool reload = ConfigReloadPending;
+		static bool exhausted = false;
 
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
@@ -391,7 +416,8 @@ run_tracker_launcher_main(Datum arg)
 		/* a clock that was set back must not put off the next look */
 		if (next_rescan - now > rt_max_sleep_s * INT64CONST(1000000))
 			next_rescan = now;
-		if (rt_shared_take_rescan() || reload || now >= next_rescan)
+		/* while some have no entry, one may have become free */
+		if (rt_shared_take_rescan() || exhausted || reload || now >= next_rescan)
 		{
 			bool check = reload || now >= next_rescan;
 
@@ -399,7 +425,7 @@ run_tracker_launcher_main(Datum arg)
 				next_rescan = now + rt_max_sleep_s * INT64CONST(1000000);
 			rescan(check);
 		}
-		complain_of_limit(now);
+		exhausted = complain_of_limit(now);
 		wakeup = start_workers(now);
 		pgstat_report_activity(STATE_IDLE, NULL);
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
