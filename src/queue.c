@@ -213,18 +213,20 @@ try_claim(Search *search, TupleTableSlot *row)
 		return;
 	rt_probe_begin(&probe, search->runs, slot_getattr(row, RT_ATT(t, open_runs, run_id), &isnull),
 				   search->snapshot);
-	if (rt_probe_next(&probe, ForwardScanDirection) &&
-		rt_row_lock(search->runs, probe.slot, search->snapshot, LockTupleNoKeyExclusive, false) &&
-		rt_row_lock(search->open_runs, row, search->snapshot, LockTupleExclusive, false))
+	if (rt_probe_next(&probe, ForwardScanDirection))
 	{
 		const RtLifecycle *lifecycle;
 		int to;
 
+		/* looked at before it is locked: the lock fails if the row has changed since */
 		rt_run_decode(&run, probe.slot, rt_table(RT_runs));
 		lifecycle = rt_lifecycle_get(run.lifecycle);
 		to = rt_lifecycle_next(lifecycle, rt_lifecycle_state_required(lifecycle, run.status),
 							   RT_ACTIVE);
-		if (run.phase == RT_QUEUED && to >= 0 && !has_failed(search, &run.run_id))
+		if (run.phase == RT_QUEUED && to >= 0 && !has_failed(search, &run.run_id) &&
+			rt_row_lock(search->runs, probe.slot, search->snapshot, LockTupleNoKeyExclusive,
+						false) &&
+			rt_row_lock(search->open_runs, row, search->snapshot, LockTupleExclusive, false))
 		{
 			pg_uuid_t *run_id = palloc(sizeof(pg_uuid_t));
 

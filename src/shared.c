@@ -198,17 +198,27 @@ rt_shared_unlock(int i)
 	LWLockRelease(&locks[i + 1].lock);
 }
 
-/* Can an entry be given to another database?  Free ones can, and those without the extension. */
+/*
+ * Give an entry to a database, if it is free or that of one without the extension; false if
+ * not.  Looking and taking is one step: whoever tells something there meanwhile must not be
+ * overwritten.  The caller holds lock 0.
+ */
 static bool
-is_available(int i)
+take_entry(int i, Oid dboid)
 {
-	const RtDatabase *db = &shared->databases[i];
+	RtDatabase *db = &shared->databases[i];
 	bool available;
 
-	LWLockAcquire(&locks[i + 1].lock, LW_SHARED);
+	LWLockAcquire(&locks[i + 1].lock, LW_EXCLUSIVE);
 	available = !OidIsValid(db->oid) ||
 				(db->state == RT_DB_NOT_INSTALLED && db->worker_procno < 0 && !db->check &&
 				 db->next_at == DT_NOEND && db->npending == 0 && !db->resync);
+	if (available)
+	{
+		clear_entry(i);
+		db->oid = dboid;
+		db->check = true;
+	}
 	LWLockRelease(&locks[i + 1].lock);
 	return available;
 }
@@ -230,19 +240,13 @@ rt_shared_find(Oid dboid, bool create)
 	}
 	if (result < 0 && create)
 	{
-		for (int i = 0; free_entry < 0 && i < rt_max_databases; i++)
-			if (is_available(i))
-				free_entry = i;
-		if (free_entry >= 0)
-		{
-			LWLockAcquire(&locks[free_entry + 1].lock, LW_EXCLUSIVE);
-			clear_entry(free_entry);
-			shared->databases[free_entry].oid = dboid;
-			shared->databases[free_entry].check = true;
-			LWLockRelease(&locks[free_entry + 1].lock);
+		/* rather a free one than somebody else's */
+		if (free_entry >= 0 && take_entry(free_entry, dboid))
 			result = free_entry;
-		}
-		else
+		for (int i = 0; result < 0 && i < rt_max_databases; i++)
+			if (take_entry(i, dboid))
+				result = i;
+		if (result < 0)
 			shared->exhausted = true;
 	}
 	LWLockRelease(&locks[0].lock);
