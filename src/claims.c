@@ -243,6 +243,7 @@ run_tracker_claim_runs(PG_FUNCTION_ARGS)
 	claim.kind = PG_ARGISNULL(3) ? (Datum) 0 : PG_GETARG_DATUM(3);
 	claim.now = GetCurrentTimestamp();
 	claim.service = rt_identity_is_service();
+	claim.user = rt_identity_user();
 	claim.run_ids = palloc(sizeof(Datum) * max_runs);
 	claim.statuses = palloc(sizeof(Datum) * max_runs);
 	do

@@ -206,20 +206,21 @@ rt_identity_is_service(void)
 		   pg_class_aclcheck(runs, userid, ACL_UPDATE) == ACLCHECK_OK;
 }
 
+/* Is this the user, as rt_identity_user() has told?  Nobody if NULL. */
+bool
+rt_identity_is(Datum user_id, const char *user)
+{
+	text *t = DatumGetTextPP(user_id);
+
+	return user && VARSIZE_ANY_EXHDR(t) == strlen(user) &&
+		   memcmp(VARDATA_ANY(t), user, strlen(user)) == 0;
+}
+
 /* May the caller see and write rows of this user? */
 bool
 rt_identity_owns(Datum user_id)
 {
-	char *user = rt_identity_user();
-
-	if (user)
-	{
-		text *t = DatumGetTextPP(user_id);
-
-		if (VARSIZE_ANY_EXHDR(t) == strlen(user) && memcmp(VARDATA_ANY(t), user, strlen(user)) == 0)
-			return true;
-	}
-	return rt_identity_is_service();
+	return rt_identity_is(user_id, rt_identity_user()) || rt_identity_is_service();
 }
 
 /* Who is recorded as the cause of a transition: the user, else the role; palloc'd. */

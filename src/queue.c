@@ -205,7 +205,8 @@ try_claim(Search *search, TupleTableSlot *row)
 	bool isnull;
 
 	if (!search->claim->service &&
-		!rt_identity_owns(slot_getattr(row, RT_ATT(t, open_runs, user_id), &isnull)))
+		!rt_identity_is(slot_getattr(row, RT_ATT(t, open_runs, user_id), &isnull),
+						search->claim->user))
 		return;
 	/* a run that we go past must not stay locked */
 	if (rt_run_is_busy(DatumGetUUIDP(slot_getattr(row, RT_ATT(t, open_runs, run_id), &isnull)),

@@ -18,7 +18,8 @@ typedef struct RtClaim
 {
 	Datum kind; /* 0: any */
 	TimestampTz now;
-	bool service; /* the runs of all users */
+	bool service;	  /* the runs of all users */
+	const char *user; /* else of this one; NULL: of nobody */
 	int wanted;
 	Datum *run_ids;	 /* room for wanted */
 	Datum *statuses; /* that they go to */
