@@ -41,7 +41,8 @@ BEGIN
     -- deadlock with an autovacuum that holds the table and waits for that change.
     FOR tab IN
         SELECT to_regclass('run_tracker.' || t.name)
-        FROM unnest('{runs,tasks,messages,logs,transitions,run_totals,open_runs,lifecycles}'::text[]) WITH ORDINALITY
+        FROM unnest('{runs,tasks,response_chunks,messages,logs,retrievals,artifacts,transitions,run_totals,open_runs,stat_deltas,
+            stat_totals,lifecycles}'::text[]) WITH ORDINALITY
              AS t (name, n)
         ORDER BY t.n
     LOOP
@@ -72,3 +73,26 @@ END
 $$;
 COMMENT ON FUNCTION run_tracker.install_policy(regclass) IS
 'Internal: creates the policy that all tables with rows of users have.';
+
+CREATE FUNCTION run_tracker.install_triggers(relation regclass) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    name text := (SELECT c.relname FROM pg_class c WHERE c.oid = relation);
+    event text;
+BEGIN
+    EXECUTE format('CREATE OR REPLACE TRIGGER zz_run_tracker_before BEFORE INSERT OR UPDATE ON %s
+                    FOR EACH ROW EXECUTE FUNCTION run_tracker.%I()', relation, name || '_before');
+    FOREACH event IN ARRAY '{insert,update,delete}'::text[] LOOP
+        EXECUTE format('CREATE OR REPLACE TRIGGER %I AFTER %s ON %s REFERENCING %s %s
+                        FOR EACH STATEMENT EXECUTE FUNCTION run_tracker.%I()',
+                       'run_tracker_' || event, event, relation,
+                       CASE WHEN event <> 'insert' THEN 'OLD TABLE AS old_rows' END,
+                       CASE WHEN event <> 'delete' THEN 'NEW TABLE AS new_rows' END, name || '_after');
+    END LOOP;
+    EXECUTE format('CREATE OR REPLACE TRIGGER run_tracker_truncate AFTER TRUNCATE ON %s
+                    FOR EACH STATEMENT EXECUTE FUNCTION run_tracker.after_truncate()', relation);
+END
+$$;
+COMMENT ON FUNCTION run_tracker.install_triggers(regclass) IS
+'Internal: creates the triggers that all tables have whose rows are counted in totals.';

@@ -191,17 +191,7 @@ BEGIN
     END IF;
 
     ALTER TABLE run_tracker.runs ALTER COLUMN run_id SET DEFAULT run_tracker.uuidv7();
-    CREATE OR REPLACE TRIGGER zz_run_tracker_before BEFORE INSERT OR UPDATE ON run_tracker.runs
-        FOR EACH ROW EXECUTE FUNCTION run_tracker.runs_before();
-    CREATE OR REPLACE TRIGGER run_tracker_insert AFTER INSERT ON run_tracker.runs
-        REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION run_tracker.runs_after();
-    CREATE OR REPLACE TRIGGER run_tracker_update AFTER UPDATE ON run_tracker.runs
-        REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows
-        FOR EACH STATEMENT EXECUTE FUNCTION run_tracker.runs_after();
-    CREATE OR REPLACE TRIGGER run_tracker_delete AFTER DELETE ON run_tracker.runs
-        REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION run_tracker.runs_after();
-    CREATE OR REPLACE TRIGGER run_tracker_truncate AFTER TRUNCATE ON run_tracker.runs
-        FOR EACH STATEMENT EXECUTE FUNCTION run_tracker.after_truncate();
+    PERFORM run_tracker.install_triggers('run_tracker.runs');
     PERFORM run_tracker.install_policy('run_tracker.runs');
 END
 $install$;

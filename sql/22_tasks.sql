@@ -168,17 +168,7 @@ BEGIN
     END IF;
 
     ALTER TABLE run_tracker.tasks ALTER COLUMN task_id SET DEFAULT run_tracker.uuidv7();
-    CREATE OR REPLACE TRIGGER zz_run_tracker_before BEFORE INSERT OR UPDATE ON run_tracker.tasks
-        FOR EACH ROW EXECUTE FUNCTION run_tracker.tasks_before();
-    CREATE OR REPLACE TRIGGER run_tracker_insert AFTER INSERT ON run_tracker.tasks
-        REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION run_tracker.tasks_after();
-    CREATE OR REPLACE TRIGGER run_tracker_update AFTER UPDATE ON run_tracker.tasks
-        REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows
-        FOR EACH STATEMENT EXECUTE FUNCTION run_tracker.tasks_after();
-    CREATE OR REPLACE TRIGGER run_tracker_delete AFTER DELETE ON run_tracker.tasks
-        REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION run_tracker.tasks_after();
-    CREATE OR REPLACE TRIGGER run_tracker_truncate AFTER TRUNCATE ON run_tracker.tasks
-        FOR EACH STATEMENT EXECUTE FUNCTION run_tracker.after_truncate();
+    PERFORM run_tracker.install_triggers('run_tracker.tasks');
     PERFORM run_tracker.install_policy('run_tracker.tasks');
 END
 $install$;

@@ -65,17 +65,7 @@ BEGIN
         COMMENT ON COLUMN run_tracker.messages.created_at IS 'When the message was added (wall clock); filled in.';
     END IF;
 
-    CREATE OR REPLACE TRIGGER zz_run_tracker_before BEFORE INSERT OR UPDATE ON run_tracker.messages
-        FOR EACH ROW EXECUTE FUNCTION run_tracker.messages_before();
-    CREATE OR REPLACE TRIGGER run_tracker_insert AFTER INSERT ON run_tracker.messages
-        REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION run_tracker.messages_after();
-    CREATE OR REPLACE TRIGGER run_tracker_update AFTER UPDATE ON run_tracker.messages
-        REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows
-        FOR EACH STATEMENT EXECUTE FUNCTION run_tracker.messages_after();
-    CREATE OR REPLACE TRIGGER run_tracker_delete AFTER DELETE ON run_tracker.messages
-        REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION run_tracker.messages_after();
-    CREATE OR REPLACE TRIGGER run_tracker_truncate AFTER TRUNCATE ON run_tracker.messages
-        FOR EACH STATEMENT EXECUTE FUNCTION run_tracker.after_truncate();
+    PERFORM run_tracker.install_triggers('run_tracker.messages');
     PERFORM run_tracker.install_policy('run_tracker.messages');
 END
 $install$;

@@ -93,17 +93,7 @@ BEGIN
         COMMENT ON COLUMN run_tracker.logs.created_at IS 'When the line was written (wall clock); filled in.';
     END IF;
 
-    CREATE OR REPLACE TRIGGER zz_run_tracker_before BEFORE INSERT OR UPDATE ON run_tracker.logs
-        FOR EACH ROW EXECUTE FUNCTION run_tracker.logs_before();
-    CREATE OR REPLACE TRIGGER run_tracker_insert AFTER INSERT ON run_tracker.logs
-        REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION run_tracker.logs_after();
-    CREATE OR REPLACE TRIGGER run_tracker_update AFTER UPDATE ON run_tracker.logs
-        REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows
-        FOR EACH STATEMENT EXECUTE FUNCTION run_tracker.logs_after();
-    CREATE OR REPLACE TRIGGER run_tracker_delete AFTER DELETE ON run_tracker.logs
-        REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION run_tracker.logs_after();
-    CREATE OR REPLACE TRIGGER run_tracker_truncate AFTER TRUNCATE ON run_tracker.logs
-        FOR EACH STATEMENT EXECUTE FUNCTION run_tracker.after_truncate();
+    PERFORM run_tracker.install_triggers('run_tracker.logs');
     PERFORM run_tracker.install_policy('run_tracker.logs');
 END
 $install$;

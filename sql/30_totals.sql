@@ -21,7 +21,8 @@ BEGIN
                sum(t.open_task_count) AS open_task_count, sum(t.input_tokens) AS input_tokens,
                sum(t.output_tokens) AS output_tokens, sum(t.total_tokens) AS total_tokens,
                sum(t.total_cost) AS total_cost, sum(t.message_count) AS message_count,
-               sum(t.error_count) AS error_count
+               sum(t.error_count) AS error_count, sum(t.retrieval_count) AS retrieval_count,
+               sum(t.artifact_count) AS artifact_count
         FROM run_tracker.run_totals t
         WHERE of_run IS NULL OR t.run_id = of_run
         GROUP BY t.run_id
@@ -47,12 +48,24 @@ BEGIN
         FROM run_tracker.logs l
         WHERE (of_run IS NULL OR l.run_id = of_run) AND l.level IN ('ERROR', 'CRITICAL')
         GROUP BY l.run_id
+    ), retrieval_sums AS (
+        SELECT t.run_id, count(*) AS retrieval_count
+        FROM run_tracker.retrievals t
+        WHERE of_run IS NULL OR t.run_id = of_run
+        GROUP BY t.run_id
+    ), artifact_sums AS (
+        SELECT t.run_id, count(*) AS artifact_count
+        FROM run_tracker.artifacts t
+        WHERE of_run IS NULL OR t.run_id = of_run
+        GROUP BY t.run_id
     )
     SELECT run_id, v.total, COALESCE(v.expected, 0), COALESCE(v.actual, 0)
     FROM actual a
          FULL JOIN task_sums t USING (run_id)
          FULL JOIN message_sums m USING (run_id)
          FULL JOIN log_sums l USING (run_id)
+         FULL JOIN retrieval_sums e USING (run_id)
+         FULL JOIN artifact_sums f USING (run_id)
          CROSS JOIN LATERAL (VALUES
              ('task_count', t.task_count::numeric, a.task_count),
              ('failed_task_count', t.failed_task_count, a.failed_task_count),
@@ -62,7 +75,9 @@ BEGIN
              ('total_tokens', t.total_tokens, a.total_tokens),
              ('total_cost', t.total_cost, a.total_cost),
              ('message_count', m.message_count, a.message_count),
-             ('error_count', l.error_count, a.error_count)) AS v (total, expected, actual)
+             ('error_count', l.error_count, a.error_count),
+             ('retrieval_count', e.retrieval_count, a.retrieval_count),
+             ('artifact_count', f.artifact_count, a.artifact_count)) AS v (total, expected, actual)
     WHERE COALESCE(v.expected, 0) <> COALESCE(v.actual, 0);
 END
 $$;

@@ -21,15 +21,37 @@ $$;
 COMMENT ON FUNCTION run_tracker.grant_functions(regrole, text[]) IS
 'Internal: lets a role use the schema and call functions of these names.';
 
+CREATE FUNCTION run_tracker.functions_for(whom text) RETURNS text[]
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT '{tracker_version,current_user_id,is_service,lifecycle_diagram,run_messages,run_logs,log_level_rank,
+             check_totals,require_tables,read_logs,compare_totals,stuck_runs,task_response,read_response,
+             read_response_from,histogram_bucket,histogram_bound,histogram_quantile,histogram_count,merge_histograms,
+             stat_rows,summarize_runs,summarize_user_runs,user_stats,workflow_stats,kind_stats,model_stats,trend_stats,list_runs,
+             find_runs,run_conditions,run_details,compare_runs,compare_run_values,export_runs,timeline,run_timeline,report_html,dashboard_html,
+             html_escape,html_style,html_page,health,read_metrics,openmetrics}'::text[]
+        || CASE WHEN whom IN ('client', 'service') THEN
+            '{uuidv7,create_run,start_run,complete_run,fail_run,cancel_run,retry_run,transition_run,update_progress,
+              create_task,start_task,complete_task,fail_task,cancel_task,append_response,add_message,add_log,
+              log_retrieval,add_artifact,heartbeat_run,release_run,create_runs,create_tasks,complete_tasks}'::text[]
+           ELSE '{}' END
+        || CASE WHEN whom = 'service' THEN
+            '{define_lifecycle,drop_lifecycle,rebuild_totals,claim_runs,expire_runs,purge_runs,schedule_maintenance,
+              unschedule_maintenance,has_cron,wake_worker,worker_state,fold_statistics}'::text[]
+           ELSE '{}' END
+$$;
+COMMENT ON FUNCTION run_tracker.functions_for(text) IS
+'Internal: the names of the functions that a reader, client or service may call.';
+
 CREATE FUNCTION run_tracker.grant_reader(role regrole) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    PERFORM run_tracker.grant_functions(role, '{tracker_version,current_user_id,is_service,lifecycle_diagram,
-        run_messages,run_logs,log_level_rank,check_totals,require_tables,read_logs,compare_totals,stuck_runs}');
-    EXECUTE format('GRANT SELECT ON run_tracker.runs, run_tracker.tasks, run_tracker.messages, run_tracker.logs,
-        run_tracker.transitions, run_tracker.run_totals, run_tracker.open_runs, run_tracker.lifecycles,
-        run_tracker.installation, run_tracker.run_summary, run_tracker.active_runs TO %s', role);
+    PERFORM run_tracker.grant_functions(role, run_tracker.functions_for('reader'));
+    EXECUTE format('GRANT SELECT ON run_tracker.runs, run_tracker.tasks, run_tracker.response_chunks,
+        run_tracker.messages, run_tracker.logs, run_tracker.retrievals, run_tracker.artifacts, run_tracker.transitions,
+        run_tracker.run_totals, run_tracker.open_runs, run_tracker.stat_deltas, run_tracker.stat_totals,
+        run_tracker.lifecycles, run_tracker.installation, run_tracker.run_summary, run_tracker.active_runs TO %s', role);
 END
 $$;
 COMMENT ON FUNCTION run_tracker.grant_reader(regrole) IS
@@ -40,9 +62,7 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     PERFORM run_tracker.grant_reader(role);
-    PERFORM run_tracker.grant_functions(role, '{uuidv7,create_run,start_run,complete_run,fail_run,cancel_run,retry_run,
-        transition_run,update_progress,create_task,start_task,complete_task,fail_task,cancel_task,add_message,add_log,
-        heartbeat_run,release_run}');
+    PERFORM run_tracker.grant_functions(role, run_tracker.functions_for('client'));
     -- never phase, attempt, timestamps and durations: they are computed; nor DELETE, with which LOCK TABLE comes
     EXECUTE format('GRANT INSERT (run_id, user_id, lifecycle, status, kind, name, workflow_id, session_id, subject_id,
             parent_run_id, priority, scheduled_at, inputs, settings, variables, plan, result, reflections, metrics,
@@ -65,6 +85,14 @@ BEGIN
         UPDATE (task_id, role, name, content, parts, metadata) ON run_tracker.messages TO %s', role);
     EXECUTE format('GRANT INSERT (run_id, user_id, task_id, level, message, category, step_name, details)
         ON run_tracker.logs TO %s', role);
+    EXECUTE format('GRANT INSERT (run_id, retrieval_id, user_id, task_id, retrieval_type, query, context, results_count,
+            results, location, component_type, duration_ms, metadata) ON run_tracker.retrievals TO %s', role);
+    EXECUTE format('GRANT INSERT (run_id, artifact_id, user_id, task_id, retrieval_id, kind, type, name, ordinal, source,
+            similarity, source_document_id, source_document_name, chunk_type, configuration, content, content_type, url,
+            size_bytes, metadata),
+        UPDATE (task_id, retrieval_id, kind, type, name, ordinal, source, similarity, source_document_id,
+            source_document_name, chunk_type, configuration, content, content_type, url, size_bytes, metadata)
+        ON run_tracker.artifacts TO %s', role);
 END
 $$;
 COMMENT ON FUNCTION run_tracker.grant_client(regrole) IS
@@ -79,16 +107,17 @@ DECLARE
 BEGIN
     PERFORM run_tracker.lock_tables();
     PERFORM run_tracker.grant_client(role);
-    PERFORM run_tracker.grant_functions(role, '{define_lifecycle,drop_lifecycle,rebuild_totals,claim_runs,expire_runs,
-        purge_runs,schedule_maintenance,unschedule_maintenance,has_cron,wake_worker,worker_state}');
+    PERFORM run_tracker.grant_functions(role, run_tracker.functions_for('service'));
     EXECUTE format('GRANT SELECT ON run_tracker.worker_status TO %s', role);
     FOR tab IN
         SELECT c.oid FROM pg_class c
         WHERE c.relnamespace = 'run_tracker'::regnamespace AND c.relkind IN ('r', 'p')
-          AND c.relname IN ('runs', 'tasks', 'messages', 'logs', 'transitions', 'run_totals', 'open_runs', 'lifecycles')
+          AND c.relname IN ('runs', 'tasks', 'response_chunks', 'messages', 'logs', 'retrievals', 'artifacts',
+                            'transitions', 'run_totals', 'open_runs', 'stat_deltas', 'stat_totals', 'lifecycles')
     LOOP
         -- bookkeeping is for triggers to write
-        IF tab = ANY ('{run_tracker.transitions,run_tracker.run_totals,run_tracker.open_runs}'::regclass[]) THEN
+        IF tab = ANY ('{run_tracker.response_chunks,run_tracker.transitions,run_tracker.run_totals,run_tracker.open_runs,
+                        run_tracker.stat_deltas,run_tracker.stat_totals}'::regclass[]) THEN
             EXECUTE format('GRANT SELECT ON %s TO %s', tab, role);
         ELSE
             EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON %s TO %s', tab, role);

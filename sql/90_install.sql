@@ -17,11 +17,7 @@ BEGIN
     PERFORM run_tracker.lock_tables();
     -- foreign keys and triggers act as the owner, who must be able to look into the schema
     EXECUTE format('GRANT USAGE ON SCHEMA run_tracker TO %s', role);
-    PERFORM run_tracker.grant_functions(role, '{tracker_version,current_user_id,is_service,lifecycle_diagram,
-        run_messages,run_logs,log_level_rank,check_totals,require_tables,read_logs,compare_totals,stuck_runs,uuidv7,create_run,start_run,complete_run,fail_run,cancel_run,
-        retry_run,transition_run,update_progress,create_task,start_task,complete_task,fail_task,cancel_task,add_message,
-        add_log,heartbeat_run,release_run,claim_runs,define_lifecycle,drop_lifecycle,rebuild_totals,expire_runs,purge_runs,
-        schedule_maintenance,unschedule_maintenance,has_cron,wake_worker,worker_state}');
+    PERFORM run_tracker.grant_functions(role, run_tracker.functions_for('service'));
     FOR rel IN
         SELECT c.oid::regclass AS name, c.relkind FROM pg_class c
         WHERE c.relnamespace = 'run_tracker'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm')
@@ -52,9 +48,9 @@ DECLARE
     owner oid := (SELECT c.relowner FROM pg_class c WHERE c.oid = to_regclass('run_tracker.runs'));
     complete boolean := to_regclass('run_tracker.run_totals') IS NOT NULL
                         AND to_regclass('run_tracker.open_runs') IS NOT NULL
-                        AND (SELECT count(*) = 20 FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
+                        AND (SELECT count(*) = 30 FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
                          WHERE c.relnamespace = 'run_tracker'::regnamespace AND NOT t.tgisinternal
-                           AND c.relname IN ('runs', 'tasks', 'messages', 'logs')
+                           AND c.relname IN ('runs', 'tasks', 'messages', 'logs', 'retrievals', 'artifacts')
                            AND t.tgname IN ('zz_run_tracker_before', 'run_tracker_insert', 'run_tracker_update',
                                             'run_tracker_delete', 'run_tracker_truncate'));
     rel record;
@@ -62,8 +58,9 @@ BEGIN
     SELECT c.oid::regclass AS name, c.relowner::regrole AS owner INTO rel
     FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner
     WHERE c.relnamespace = 'run_tracker'::regnamespace
-      AND c.relname IN ('runs', 'lifecycles', 'tasks', 'messages', 'logs', 'transitions', 'run_totals', 'open_runs',
-                        'run_summary', 'active_runs', 'installation')
+      AND c.relname IN ('runs', 'lifecycles', 'tasks', 'response_chunks', 'messages', 'logs', 'retrievals', 'artifacts',
+                        'transitions', 'run_totals', 'open_runs', 'stat_deltas', 'stat_totals', 'run_summary',
+                        'active_runs', 'recent_runs', 'metrics', 'installation')
       AND NOT r.rolsuper AND r.rolname <> CURRENT_USER AND c.relowner IS DISTINCT FROM owner
     LIMIT 1;
     IF FOUND THEN
@@ -74,11 +71,15 @@ BEGIN
     PERFORM run_tracker.install_lifecycles();
     PERFORM run_tracker.install_runs();
     PERFORM run_tracker.install_tasks();
+    PERFORM run_tracker.install_responses();
     PERFORM run_tracker.install_messages();
     PERFORM run_tracker.install_logs();
+    PERFORM run_tracker.install_retrievals();
+    PERFORM run_tracker.install_artifacts();
     PERFORM run_tracker.install_transitions();
     PERFORM run_tracker.install_totals();
     PERFORM run_tracker.install_open_runs();
+    PERFORM run_tracker.install_statistics();
     PERFORM run_tracker.install_views();
 
     IF to_regclass('run_tracker.installation') IS NULL THEN
@@ -111,8 +112,9 @@ BEGIN
         FOR rel IN
             SELECT c.oid::regclass AS name, c.relkind FROM pg_class c
             WHERE c.relnamespace = 'run_tracker'::regnamespace AND c.relkind IN ('r', 'v') AND c.relowner <> owner
-              AND c.relname IN ('lifecycles', 'tasks', 'messages', 'logs', 'transitions', 'run_totals', 'open_runs',
-                                'run_summary', 'active_runs', 'installation')
+              AND c.relname IN ('lifecycles', 'tasks', 'response_chunks', 'messages', 'logs', 'retrievals', 'artifacts',
+                                'transitions', 'run_totals', 'open_runs', 'stat_deltas', 'stat_totals', 'run_summary',
+                                'active_runs', 'recent_runs', 'metrics', 'installation')
         LOOP
             EXECUTE format('ALTER %s %s OWNER TO %s', CASE rel.relkind WHEN 'v' THEN 'VIEW' ELSE 'TABLE' END,
                            rel.name, owner::regrole);
@@ -124,6 +126,11 @@ BEGIN
         PERFORM run_tracker.as_owner('run_tracker.transitions',
             'DELETE FROM run_tracker.transitions t
              WHERE NOT EXISTS (SELECT FROM run_tracker.runs r WHERE r.run_id = t.run_id)');
+        PERFORM run_tracker.as_owner('run_tracker.response_chunks',
+            'DELETE FROM run_tracker.response_chunks c
+             WHERE NOT EXISTS (SELECT FROM run_tracker.tasks t
+                               WHERE t.run_id = c.run_id AND t.task_id = c.task_id
+                                 AND t.phase IN (''queued'', ''active'', ''waiting''))');
         PERFORM run_tracker.as_owner('run_tracker.open_runs',
             'DELETE FROM run_tracker.open_runs o
              WHERE NOT EXISTS (SELECT FROM run_tracker.runs r

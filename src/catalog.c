@@ -329,14 +329,11 @@ rt_index_open(Relation rel, const char *name, int nkeys, const AttrNumber *keys,
 	return index;
 }
 
-/*
- * Begin to scan the rows of one run in the order of the table's primary key.
- * The caller holds a lock on rel, and ends the scan with rt_probe_end().
- */
-void
-rt_probe_begin(RtProbe *probe, Relation rel, Datum run_id, Snapshot snapshot)
+static void
+begin_probe(RtProbe *probe, Relation rel, const Datum *ids, int nids, Snapshot snapshot)
 {
-	ScanKeyData key;
+	static const char *const names[] = {"run_id", "task_id"};
+	ScanKeyData keys[2];
 
 	/* this fills in rd_pkindex */
 	list_free(RelationGetIndexList(rel));
@@ -347,15 +344,38 @@ rt_probe_begin(RtProbe *probe, Relation rel, Datum run_id, Snapshot snapshot)
 
 	probe->rel = rel;
 	probe->index = index_open(rel->rd_pkindex, AccessShareLock);
-	if (TupleDescAttr(RelationGetDescr(probe->index), 0)->atttypid != UUIDOID)
-		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-						errmsg("primary key of table \"%s\" does not begin with run_id",
-							   RelationGetRelationName(rel)),
-						errtable(rel)));
+	for (int i = 0; i < nids; i++)
+	{
+		if (probe->index->rd_index->indnkeyatts <= i ||
+			TupleDescAttr(RelationGetDescr(probe->index), i)->atttypid != UUIDOID)
+			ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+							errmsg("primary key of table \"%s\" does not begin with %s",
+								   RelationGetRelationName(rel), names[i]),
+							errtable(rel)));
+		ScanKeyInit(&keys[i], i + 1, BTEqualStrategyNumber, F_UUID_EQ, ids[i]);
+	}
 	probe->slot = table_slot_create(rel, NULL);
-	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_UUID_EQ, run_id);
-	probe->scan = rt_index_beginscan(rel, probe->index, snapshot, 1);
-	index_rescan(probe->scan, &key, 1, NULL, 0);
+	probe->scan = rt_index_beginscan(rel, probe->index, snapshot, nids);
+	index_rescan(probe->scan, keys, nids, NULL, 0);
+}
+
+/*
+ * Begin to scan the rows of one run in the order of the table's primary key.
+ * The caller holds a lock on rel, and ends the scan with rt_probe_end().
+ */
+void
+rt_probe_begin(RtProbe *probe, Relation rel, Datum run_id, Snapshot snapshot)
+{
+	begin_probe(probe, rel, &run_id, 1, snapshot);
+}
+
+/* The same for the rows of one task, in a table whose primary key begins with run_id, task_id. */
+void
+rt_probe_begin_child(RtProbe *probe, Relation rel, Datum run_id, Datum task_id, Snapshot snapshot)
+{
+	Datum ids[] = {run_id, task_id};
+
+	begin_probe(probe, rel, ids, lengthof(ids), snapshot);
 }
 
 /* Store the next row in probe->slot; false at the end. */

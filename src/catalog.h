@@ -27,6 +27,7 @@
 	X(runs, phase, TEXTOID, true) \
 	X(runs, kind, TEXTOID, false) \
 	X(runs, name, TEXTOID, false) \
+	X(runs, workflow_id, TEXTOID, false) \
 	X(runs, priority, INT4OID, true) \
 	X(runs, scheduled_at, TIMESTAMPTZOID, false) \
 	X(runs, progress, INT2OID, false) \
@@ -59,6 +60,10 @@
 	X(tasks, lifecycle, TEXTOID, true) \
 	X(tasks, status, TEXTOID, true) \
 	X(tasks, phase, TEXTOID, true) \
+	X(tasks, operation, TEXTOID, false) \
+	X(tasks, provider, TEXTOID, false) \
+	X(tasks, model, TEXTOID, false) \
+	X(tasks, response_model, TEXTOID, false) \
 	X(tasks, response, TEXTOID, false) \
 	X(tasks, result, JSONBOID, false) \
 	X(tasks, input_tokens, INT8OID, false) \
@@ -99,6 +104,39 @@
 	X(logs, level, TEXTOID, true) \
 	X(logs, message, TEXTOID, true) \
 	X(logs, created_at, TIMESTAMPTZOID, true)
+
+#define RT_COLUMNS_response_chunks(X) \
+	X(response_chunks, run_id, UUIDOID, true) \
+	X(response_chunks, task_id, UUIDOID, true) \
+	X(response_chunks, user_id, TEXTOID, true) \
+	X(response_chunks, start_offset, INT8OID, true) \
+	X(response_chunks, end_bytes, INT8OID, true) \
+	X(response_chunks, content, TEXTOID, true) \
+	X(response_chunks, created_at, TIMESTAMPTZOID, true)
+
+#define RT_COLUMNS_retrievals(X) \
+	X(retrievals, run_id, UUIDOID, true) \
+	X(retrievals, retrieval_id, UUIDOID, true) \
+	X(retrievals, user_id, TEXTOID, true) \
+	X(retrievals, retrieval_type, TEXTOID, true) \
+	X(retrievals, results_count, INT4OID, true) \
+	X(retrievals, results, JSONBOID, false) \
+	X(retrievals, duration_ms, INT8OID, false) \
+	X(retrievals, metadata, JSONBOID, false) \
+	X(retrievals, created_at, TIMESTAMPTZOID, true)
+
+#define RT_COLUMNS_artifacts(X) \
+	X(artifacts, run_id, UUIDOID, true) \
+	X(artifacts, artifact_id, UUIDOID, true) \
+	X(artifacts, user_id, TEXTOID, true) \
+	X(artifacts, kind, TEXTOID, true) \
+	X(artifacts, similarity, NUMERICOID, false) \
+	X(artifacts, configuration, JSONBOID, false) \
+	X(artifacts, content, TEXTOID, false) \
+	X(artifacts, size_bytes, INT8OID, false) \
+	X(artifacts, metadata, JSONBOID, false) \
+	X(artifacts, created_at, TIMESTAMPTZOID, true) \
+	X(artifacts, updated_at, TIMESTAMPTZOID, true)
 
 #define RT_COLUMNS_transitions(X) \
 	X(transitions, run_id, UUIDOID, true) \
@@ -145,12 +183,62 @@
 	X(open_runs, worker, TEXTOID, false) \
 	X(open_runs, attempt, INT4OID, true)
 
+/* stat_deltas and stat_totals have these columns in common */
+#define RT_COLUMNS_stat_deltas(X) \
+	X(stat_deltas, source, TEXTOID, true) \
+	X(stat_deltas, user_id, TEXTOID, true) \
+	X(stat_deltas, period_at, TIMESTAMPTZOID, true) \
+	X(stat_deltas, kind, TEXTOID, true) \
+	X(stat_deltas, workflow_id, TEXTOID, true) \
+	X(stat_deltas, mode, TEXTOID, true) \
+	X(stat_deltas, provider, TEXTOID, true) \
+	X(stat_deltas, model, TEXTOID, true) \
+	X(stat_deltas, operation, TEXTOID, true) \
+	X(stat_deltas, phase, TEXTOID, true) \
+	X(stat_deltas, created_count, INT8OID, true) \
+	X(stat_deltas, finished_count, INT8OID, true) \
+	X(stat_deltas, input_tokens, INT8OID, true) \
+	X(stat_deltas, output_tokens, INT8OID, true) \
+	X(stat_deltas, total_tokens, INT8OID, true) \
+	X(stat_deltas, cost, NUMERICOID, true) \
+	X(stat_deltas, duration_ms, INT8OID, true) \
+	X(stat_deltas, durations, INT8ARRAYOID, false) \
+	X(stat_deltas, first_token_ms, INT8OID, true) \
+	X(stat_deltas, first_tokens, INT8ARRAYOID, false)
+
+#define RT_COLUMNS_stat_totals(X) \
+	X(stat_totals, grain, TEXTOID, true) \
+	X(stat_totals, period, TEXTOID, true) \
+	X(stat_totals, all_users, BOOLOID, true) \
+	X(stat_totals, user_id, TEXTOID, true) \
+	X(stat_totals, period_at, TIMESTAMPTZOID, true) \
+	X(stat_totals, kind, TEXTOID, true) \
+	X(stat_totals, workflow_id, TEXTOID, true) \
+	X(stat_totals, mode, TEXTOID, true) \
+	X(stat_totals, provider, TEXTOID, true) \
+	X(stat_totals, model, TEXTOID, true) \
+	X(stat_totals, operation, TEXTOID, true) \
+	X(stat_totals, phase, TEXTOID, true) \
+	X(stat_totals, created_count, INT8OID, true) \
+	X(stat_totals, finished_count, INT8OID, true) \
+	X(stat_totals, task_count, INT8OID, true) \
+	X(stat_totals, failed_task_count, INT8OID, true) \
+	X(stat_totals, input_tokens, INT8OID, true) \
+	X(stat_totals, output_tokens, INT8OID, true) \
+	X(stat_totals, total_tokens, INT8OID, true) \
+	X(stat_totals, cost, NUMERICOID, true) \
+	X(stat_totals, duration_ms, INT8OID, true) \
+	X(stat_totals, durations, INT8ARRAYOID, false) \
+	X(stat_totals, first_token_ms, INT8OID, true) \
+	X(stat_totals, first_tokens, INT8ARRAYOID, false)
+
 #define RT_COLUMNS_lifecycles(X) \
 	X(lifecycles, name, TEXTOID, true) \
 	X(lifecycles, definition, JSONBOID, true)
 
 #define RT_TABLES(X)                                                                               \
-	X(runs) X(tasks) X(messages) X(logs) X(transitions) X(run_totals) X(open_runs) X(lifecycles)
+	X(runs) X(tasks) X(response_chunks) X(messages) X(logs) X(retrievals) X(artifacts)             \
+		X(transitions) X(run_totals) X(open_runs) X(stat_deltas) X(stat_totals) X(lifecycles)
 
 /* clang-format on */
 
@@ -210,6 +298,8 @@ typedef struct RtProbe
 } RtProbe;
 
 extern void rt_probe_begin(RtProbe *probe, Relation rel, Datum run_id, Snapshot snapshot);
+extern void rt_probe_begin_child(RtProbe *probe, Relation rel, Datum run_id, Datum task_id,
+								 Snapshot snapshot);
 extern bool rt_probe_next(RtProbe *probe, ScanDirection direction);
 extern void rt_probe_end(RtProbe *probe);
 

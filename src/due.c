@@ -89,6 +89,9 @@ last_activity(const RtRun *run, TimestampTz marked, TimestampTz now, Snapshot sn
 						 run_id, snapshot);
 		note_activity_in(&activity, RT_tasks, RT_ATT(rt_table(RT_tasks), tasks, updated_at), false,
 						 run_id, snapshot);
+		note_activity_in(&activity, RT_response_chunks,
+						 RT_ATT(rt_table(RT_response_chunks), response_chunks, created_at), false,
+						 run_id, snapshot);
 		note_activity_in(&activity, RT_logs, RT_ATT(rt_table(RT_logs), logs, created_at), true,
 						 run_id, snapshot);
 	}

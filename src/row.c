@@ -85,6 +85,19 @@ rt_row_default(RtRow *row, AttrNumber att, Datum value)
 		rt_row_set(row, att, value);
 }
 
+/* Set a uuid column to a new id if it is null. */
+void
+rt_row_default_id(RtRow *row, AttrNumber att)
+{
+	pg_uuid_t *id;
+
+	if (!row->nulls[att - 1])
+		return;
+	id = palloc(sizeof(pg_uuid_t));
+	rt_uuid_generate(id);
+	rt_row_set(row, att, UUIDPGetDatum(id));
+}
+
 /* Is a column different from what it was? */
 bool
 rt_row_differs(const RtRow *row, AttrNumber att)

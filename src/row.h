@@ -31,6 +31,7 @@ extern Datum rt_row_end(RtRow *row);
 extern void rt_row_set(RtRow *row, AttrNumber att, Datum value);
 extern void rt_row_set_null(RtRow *row, AttrNumber att);
 extern void rt_row_default(RtRow *row, AttrNumber att, Datum value);
+extern void rt_row_default_id(RtRow *row, AttrNumber att);
 extern void rt_row_keep(RtRow *row, AttrNumber att);
 extern bool rt_row_differs(const RtRow *row, AttrNumber att);
 extern bool rt_row_unchanged(const RtRow *row);

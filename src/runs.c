@@ -301,13 +301,7 @@ fill_new_run(RtRow *row, const RtStatusColumns *c)
 							 "run_tracker.identity set to 'role'.")));
 		rt_row_set(row, user_id, CStringGetTextDatum(user ? user : ""));
 	}
-	if (rt_row_isnull(row, RT_ATT(t, runs, run_id)))
-	{
-		pg_uuid_t *run_id = palloc(sizeof(pg_uuid_t));
-
-		rt_uuid_generate(run_id);
-		rt_row_set(row, RT_ATT(t, runs, run_id), UUIDPGetDatum(run_id));
-	}
+	rt_row_default_id(row, RT_ATT(t, runs, run_id));
 	rt_row_default(row, RT_ATT(t, runs, priority), Int32GetDatum(0));
 	(void) rt_status_insert(row, c, "run", service);
 	if (rt_row_isnull(row, RT_ATT(t, runs, max_attempts)))

@@ -27,6 +27,7 @@
 #include "identity.h"
 #include "notes.h"
 #include "open_runs.h"
+#include "responses.h"
 #include "runs.h"
 #include "totals.h"
 
@@ -188,17 +189,9 @@ run_tracker_tasks_before(PG_FUNCTION_ARGS)
 	rt_row_begin(&row, trigdata, t);
 	if (TRIGGER_FIRED_BY_INSERT(trigdata->tg_event))
 	{
-		AttrNumber task_id = RT_ATT(t, tasks, task_id);
-
 		check_values(&row);
 		rt_run_adopt(&row, RT_ATT(t, tasks, run_id), RT_ATT(t, tasks, user_id));
-		if (rt_row_isnull(&row, task_id))
-		{
-			pg_uuid_t *id = palloc(sizeof(pg_uuid_t));
-
-			rt_uuid_generate(id);
-			rt_row_set(&row, task_id, UUIDPGetDatum(id));
-		}
+		rt_row_default_id(&row, RT_ATT(t, tasks, task_id));
 		(void) rt_status_insert(&row, &c, "task", rt_identity_is_service());
 	}
 	else
@@ -216,6 +209,7 @@ run_tracker_tasks_before(PG_FUNCTION_ARGS)
 			clear_last_call(&row);
 		else
 			note_first_token(&row);
+		rt_response_complete(&row);
 		if ((move == RT_MOVE_RETRY || moved) &&
 			RT_PHASE_IS_OPEN(rt_phase_decode(rt_row_get(&row, c.phase))))
 			rt_run_require_open(DatumGetUUIDP(rt_row_get(&row, run_id)), true);
@@ -407,6 +401,8 @@ run_tracker_tasks_after(PG_FUNCTION_ARGS)
 	rt_totals_apply(deltas, n);
 	if (trigdata->tg_newtable)
 		rt_open_runs_touch(deltas, n);
+	if (trigdata->tg_oldtable)
+		rt_responses_forget(trigdata, t);
 	if (rt_task_transitions && TRIGGER_FIRED_BY_UPDATE(trigdata->tg_event))
 		record_transitions(trigdata, t);
 	rt_fold_end(fold);

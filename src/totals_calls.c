@@ -35,14 +35,19 @@ static const struct
 } truncations[] = {
 	/* not TRUNCATE: the statement may name these tables, too */
 	{RT_runs, "WITH t AS (DELETE FROM run_tracker.run_totals), "
-			  "o AS (DELETE FROM run_tracker.open_runs) DELETE FROM run_tracker.transitions"},
+			  "o AS (DELETE FROM run_tracker.open_runs), "
+			  "c AS (DELETE FROM run_tracker.response_chunks) DELETE FROM run_tracker.transitions"},
 	{RT_tasks,
-	 "UPDATE run_tracker.run_totals SET task_count = 0, failed_task_count = 0, "
+	 "WITH c AS (DELETE FROM run_tracker.response_chunks) UPDATE run_tracker.run_totals SET task_count = 0, failed_task_count = 0, "
 	 "open_task_count = 0, input_tokens = 0, output_tokens = 0, total_tokens = 0, total_cost = 0 "
 	 "WHERE (task_count, failed_task_count, open_task_count, input_tokens, output_tokens, "
 	 "total_tokens, total_cost) <> (0, 0, 0, 0, 0, 0, 0)"},
 	{RT_messages, "UPDATE run_tracker.run_totals SET message_count = 0 WHERE message_count <> 0"},
 	{RT_logs, "UPDATE run_tracker.run_totals SET error_count = 0 WHERE error_count <> 0"},
+	{RT_retrievals,
+	 "UPDATE run_tracker.run_totals SET retrieval_count = 0 WHERE retrieval_count <> 0"},
+	{RT_artifacts,
+	 "UPDATE run_tracker.run_totals SET artifact_count = 0 WHERE artifact_count <> 0"},
 };
 
 /* AFTER TRUNCATE FOR EACH STATEMENT on runs and the tables that totals are made of. */

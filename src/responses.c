@@ -1,0 +1,426 @@
+/*-------------------------------------------------------------------------
+ *
+ * responses.c
+ *		Responses that arrive in pieces.
+ *
+ * The first piece is written to tasks.response.  What follows is appended to
+ * response_chunks, so that a piece costs the same however long the response is.  When
+ * the task finishes, whoever finishes it, its BEFORE trigger puts the pieces into
+ * tasks.response, unless the statement assigns a response of its own; the AFTER
+ * trigger deletes them.  So a task has pieces only while it is open, and has a
+ * response then.
+ *
+ * Locking protocol: who appends holds FOR NO KEY UPDATE on the row of the task, like
+ * those who finish it.  So pieces come one after another, and none comes too late.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "run_tracker.h"
+
+#include "access/detoast.h"
+#include "access/table.h"
+#include "executor/executor.h"
+#include "lib/stringinfo.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/datum.h"
+#include "utils/hsearch.h"
+#include "utils/snapmgr.h"
+#include "utils/tuplestore.h"
+
+#include "calls.h"
+#include "notes.h"
+#include "open_runs.h"
+#include "responses.h"
+#include "writer.h"
+
+PG_FUNCTION_INFO_V1(run_tracker_append_response);
+
+/* ----------------------------------------------------------------
+ * What the triggers of tasks do
+ * ----------------------------------------------------------------
+ */
+
+/* The response and its pieces as one text; (Datum) 0 if there are no pieces. */
+static Datum
+join_response(Datum run_id, Datum task_id, Datum response)
+{
+	Relation rel = table_open(rt_table(RT_response_chunks)->relid, AccessShareLock);
+	const RtTable *t = rt_table(RT_response_chunks);
+	/* we hold the task: what is committed now is all there will be */
+	Snapshot snapshot = rt_latest_snapshot();
+	StringInfoData buf;
+	RtProbe probe;
+	bool found = false;
+
+	rt_probe_begin_child(&probe, rel, run_id, task_id, snapshot);
+	while (rt_probe_next(&probe, ForwardScanDirection))
+	{
+		bool isnull;
+		text *piece;
+
+		CHECK_FOR_INTERRUPTS();
+		if (!found)
+		{
+			text *begin = DatumGetTextPP(response);
+
+			initStringInfo(&buf);
+			appendBinaryStringInfo(&buf, VARDATA_ANY(begin), VARSIZE_ANY_EXHDR(begin));
+			found = true;
+		}
+		piece =
+			DatumGetTextPP(slot_getattr(probe.slot, RT_ATT(t, response_chunks, content), &isnull));
+		appendBinaryStringInfo(&buf, VARDATA_ANY(piece), VARSIZE_ANY_EXHDR(piece));
+	}
+	rt_probe_end(&probe);
+	UnregisterSnapshot(snapshot);
+	table_close(rel, NoLock);
+	return found ? PointerGetDatum(cstring_to_text_with_len(buf.data, buf.len)) : (Datum) 0;
+}
+
+/*
+ * Put the pieces of a response together: in the BEFORE trigger, when an UPDATE finishes an
+ * open task or moves it to another run, and does not assign a response itself.
+ */
+void
+rt_response_complete(RtRow *row)
+{
+	const RtTable *t = row->table;
+	AttrNumber response = RT_ATT(t, tasks, response);
+	AttrNumber run_id = RT_ATT(t, tasks, run_id);
+	AttrNumber phase = RT_ATT(t, tasks, phase);
+	Datum whole;
+
+	if (row->old_nulls[response - 1] ||
+		!RT_PHASE_IS_OPEN(rt_phase_decode(row->old_values[phase - 1])) ||
+		(RT_PHASE_IS_OPEN(rt_phase_decode(rt_row_get(row, phase))) &&
+		 !rt_row_differs(row, run_id)) ||
+		rt_row_differs(row, response))
+		return;
+	whole =
+		join_response(row->old_values[run_id - 1], row->old_values[RT_ATT(t, tasks, task_id) - 1],
+					  rt_row_get(row, response));
+	if (whole != (Datum) 0)
+		rt_row_set(row, response, whole);
+}
+
+/* An open task with a response, before an UPDATE or DELETE: it may have pieces. */
+typedef struct OpenResponse
+{
+	pg_uuid_t task_id; /* key */
+	pg_uuid_t run_id;
+	Datum response;
+	bool keep; /* its pieces */
+} OpenResponse;
+
+/* The open tasks with a response among the rows of a transition table; NULL if there are none. */
+static HTAB *
+find_open_responses(TriggerData *trigdata, const RtTable *t, TupleTableSlot *slot)
+{
+	Tuplestorestate *rows = trigdata->tg_oldtable;
+	HTAB *result = NULL;
+	bool isnull;
+
+	tuplestore_select_read_pointer(rows, tuplestore_alloc_read_pointer(rows, EXEC_FLAG_REWIND));
+	tuplestore_rescan(rows);
+	while (tuplestore_gettupleslot(rows, true, false, slot))
+	{
+		OpenResponse *open;
+		Datum response;
+
+		CHECK_FOR_INTERRUPTS();
+		if (!RT_PHASE_IS_OPEN(
+				rt_phase_decode(slot_getattr(slot, RT_ATT(t, tasks, phase), &isnull))))
+			continue;
+		response = slot_getattr(slot, RT_ATT(t, tasks, response), &isnull);
+		if (isnull)
+			continue;
+		if (result == NULL)
+		{
+			HASHCTL ctl = {0};
+
+			ctl.keysize = sizeof(pg_uuid_t);
+			ctl.entrysize = sizeof(OpenResponse);
+			ctl.hcxt = CurrentMemoryContext;
+			result = hash_create("run_tracker open responses", 64, &ctl,
+								 HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+		}
+		open = hash_search(result,
+						   DatumGetUUIDP(slot_getattr(slot, RT_ATT(t, tasks, task_id), &isnull)),
+						   HASH_ENTER, NULL);
+		open->run_id = *DatumGetUUIDP(slot_getattr(slot, RT_ATT(t, tasks, run_id), &isnull));
+		open->response = datumCopy(response, false, -1);
+		open->keep = false;
+	}
+	return result;
+}
+
+/* Keep the pieces of tasks that are as open as they were, and whose response was not replaced. */
+static void
+keep_open_responses(TriggerData *trigdata, const RtTable *t, TupleTableSlot *slot, HTAB *responses)
+{
+	Tuplestorestate *rows = trigdata->tg_newtable;
+	bool isnull;
+
+	tuplestore_select_read_pointer(rows, tuplestore_alloc_read_pointer(rows, EXEC_FLAG_REWIND));
+	tuplestore_rescan(rows);
+	while (tuplestore_gettupleslot(rows, true, false, slot))
+	{
+		OpenResponse *open =
+			hash_search(responses,
+						DatumGetUUIDP(slot_getattr(slot, RT_ATT(t, tasks, task_id), &isnull)),
+						HASH_FIND, NULL);
+		Datum response;
+
+		CHECK_FOR_INTERRUPTS();
+		if (open == NULL ||
+			!RT_PHASE_IS_OPEN(
+				rt_phase_decode(slot_getattr(slot, RT_ATT(t, tasks, phase), &isnull))) ||
+			rt_uuid_compare(&open->run_id,
+							DatumGetUUIDP(slot_getattr(slot, RT_ATT(t, tasks, run_id), &isnull))) !=
+				0)
+			continue;
+		response = slot_getattr(slot, RT_ATT(t, tasks, response), &isnull);
+		open->keep = !isnull && datum_image_eq(response, open->response, false, -1);
+	}
+}
+
+/* Delete the pieces of a task. */
+static void
+delete_pieces(RtWriter *writer, const OpenResponse *open, Snapshot snapshot)
+{
+	RtProbe probe;
+
+	rt_probe_begin_child(&probe, writer->rel, UUIDPGetDatum(&open->run_id),
+						 UUIDPGetDatum(&open->task_id), snapshot);
+	while (rt_probe_next(&probe, ForwardScanDirection))
+	{
+		CHECK_FOR_INTERRUPTS();
+		rt_writer_delete(writer, probe.slot);
+	}
+	rt_probe_end(&probe);
+}
+
+/*
+ * Delete the pieces of responses that are complete, replaced or gone: in the AFTER trigger of
+ * an UPDATE or DELETE, whose caller holds the rows of the tasks.
+ */
+void
+rt_responses_forget(TriggerData *trigdata, const RtTable *tasks)
+{
+	TupleTableSlot *slot =
+		MakeSingleTupleTableSlot(RelationGetDescr(trigdata->tg_relation), &TTSOpsMinimalTuple);
+	HTAB *responses = find_open_responses(trigdata, tasks, slot);
+	HASH_SEQ_STATUS status;
+	OpenResponse *open;
+	RtWriter writer;
+	Snapshot snapshot;
+
+	if (responses && trigdata->tg_newtable)
+		keep_open_responses(trigdata, tasks, slot, responses);
+	ExecDropSingleTupleTableSlot(slot);
+	if (responses == NULL)
+		return;
+
+	rt_writer_open(&writer, RT_response_chunks);
+	snapshot = rt_latest_snapshot();
+	hash_seq_init(&status, responses);
+	while ((open = hash_seq_search(&status)) != NULL)
+	{
+		if (!open->keep)
+			delete_pieces(&writer, open, snapshot);
+	}
+	UnregisterSnapshot(snapshot);
+	rt_writer_close(&writer);
+	hash_destroy(responses);
+}
+
+/* ----------------------------------------------------------------
+ * append_response()
+ * ----------------------------------------------------------------
+ */
+
+/* The task that is appended to, locked. */
+typedef struct Target
+{
+	pg_uuid_t run_id;
+	Datum user_id; /* in SPI's memory */
+	Datum status;  /* to go to; 0: it stays */
+	bool begun;	   /* it has a response */
+} Target;
+
+/* The status that the first piece takes a task to: streaming, or else from the queue. */
+static Datum
+status_of_stream(const RtLifecycle *lifecycle, int from)
+{
+	int to = rt_lifecycle_find_state(lifecycle, "streaming", strlen("streaming"));
+
+	if (to < 0 || !rt_lifecycle_allows(lifecycle, from, to) ||
+		lifecycle->states[to].phase != RT_ACTIVE)
+		to = lifecycle->states[from].phase == RT_QUEUED ?
+				 rt_lifecycle_next(lifecycle, from, RT_ACTIVE) :
+				 -1;
+	return to < 0 ? (Datum) 0 : CStringGetTextDatum(lifecycle->states[to].name);
+}
+
+/* Find and lock the task; P0002 if the caller may not change it, 55000 if it is finished. */
+static void
+find_target(FunctionCallInfo fcinfo, Target *target)
+{
+	static RtPlan find = {"SELECT lifecycle, status, attempt, run_id, user_id, "
+						  "response IS NOT NULL FROM run_tracker.tasks "
+						  "WHERE task_id = $1 FOR NO KEY UPDATE",
+						  1,
+						  {UUIDOID}};
+	const RtLifecycle *lifecycle;
+	HeapTuple tuple;
+	TupleDesc desc;
+	bool isnull;
+	int state;
+
+	rt_plan_execute(&find, fcinfo->args, SPI_OK_SELECT, false);
+	if (SPI_processed == 0)
+		ereport(ERROR, (errcode(ERRCODE_NO_DATA_FOUND), errmsg("task not found"),
+						errdetail("There is no task %s that you may change.",
+								  rt_uuid_string(PG_GETARG_DATUM(0)))));
+	tuple = SPI_tuptable->vals[0];
+	desc = SPI_tuptable->tupdesc;
+	lifecycle = rt_lifecycle_get(SPI_getbinval(tuple, desc, 1, &isnull));
+	state = rt_lifecycle_state_required(lifecycle, SPI_getbinval(tuple, desc, 2, &isnull));
+	rt_call_check_attempt(fcinfo, 2, DatumGetInt32(SPI_getbinval(tuple, desc, 3, &isnull)), "task");
+	if (!RT_PHASE_IS_OPEN(lifecycle->states[state].phase))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE), errmsg("task is finished"),
+				 errdetail("Task %s has status \"%s\" and takes no more of a response.",
+						   rt_uuid_string(PG_GETARG_DATUM(0)), lifecycle->states[state].name),
+				 errhint("What had arrived by then is in tasks.response.")));
+	target->run_id = *DatumGetUUIDP(SPI_getbinval(tuple, desc, 4, &isnull));
+	target->user_id = SPI_getbinval(tuple, desc, 5, &isnull);
+	target->begun = DatumGetBool(SPI_getbinval(tuple, desc, 6, &isnull));
+	target->status = target->begun ? (Datum) 0 : status_of_stream(lifecycle, state);
+}
+
+/* Where the response ends so far, in characters and bytes: after its last piece. */
+static void
+find_end(FunctionCallInfo fcinfo, Relation rel, const Target *target, int64 *length, int64 *bytes)
+{
+	static RtPlan measure = {"SELECT pg_catalog.length(response)::pg_catalog.int8, "
+							 "pg_catalog.octet_length(response)::pg_catalog.int8 "
+							 "FROM run_tracker.tasks WHERE task_id = $1",
+							 1,
+							 {UUIDOID}};
+	const RtTable *t = rt_table(RT_response_chunks);
+	Snapshot snapshot = rt_latest_snapshot();
+	RtProbe probe;
+	bool isnull;
+	bool found;
+
+	rt_probe_begin_child(&probe, rel, UUIDPGetDatum(&target->run_id), PG_GETARG_DATUM(0), snapshot);
+	found = rt_probe_next(&probe, BackwardScanDirection);
+	if (found)
+	{
+		text *piece =
+			DatumGetTextPP(slot_getattr(probe.slot, RT_ATT(t, response_chunks, content), &isnull));
+
+		*length = DatumGetInt64(
+					  slot_getattr(probe.slot, RT_ATT(t, response_chunks, start_offset), &isnull)) +
+				  pg_mbstrlen_with_len(VARDATA_ANY(piece), VARSIZE_ANY_EXHDR(piece));
+		*bytes =
+			DatumGetInt64(slot_getattr(probe.slot, RT_ATT(t, response_chunks, end_bytes), &isnull));
+	}
+	rt_probe_end(&probe);
+	UnregisterSnapshot(snapshot);
+	if (found)
+		return;
+	rt_plan_execute(&measure, fcinfo->args, SPI_OK_SELECT, false);
+	if (SPI_processed != 1)
+		elog(ERROR, "task is gone");
+	*length =
+		DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	*bytes = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &isnull));
+}
+
+/* The first piece is the response; the triggers note the first token. */
+static void
+begin_response(FunctionCallInfo fcinfo, const Target *target)
+{
+	static RtPlan plan = {"UPDATE run_tracker.tasks SET response = $2, "
+						  "status = COALESCE($3, status) WHERE task_id = $1",
+						  3,
+						  {UUIDOID, TEXTOID, TEXTOID}};
+	NullableDatum args[] = {fcinfo->args[0],
+							fcinfo->args[1],
+							{target->status, target->status == (Datum) 0}};
+
+	rt_plan_execute(&plan, args, SPI_OK_UPDATE, false);
+	if (SPI_processed != 1)
+		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE), errmsg("task was not updated"),
+						errhint("A policy or a trigger may have suppressed the update.")));
+}
+
+/* Append a piece to a response that has begun; returns the length of the response before it. */
+static int64
+append_piece(FunctionCallInfo fcinfo, const Target *target, text *piece)
+{
+	int64 limit = (int64) rt_max_payload_kb * 1024;
+	int64 length;
+	int64 bytes;
+	RtWriter writer;
+	RtDelta alive = {.run_id = target->run_id, .last_message_at = DT_NOBEGIN};
+	RtDelta *touched = &alive;
+
+	rt_writer_open(&writer, RT_response_chunks);
+	find_end(fcinfo, writer.rel, target, &length, &bytes);
+	bytes += VARSIZE_ANY_EXHDR(piece);
+	if (bytes > limit)
+		ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("response is too large"),
+						errdetail("It would have %lld bytes, at most %lld are allowed.",
+								  (long long) bytes, (long long) limit),
+						errhint("Store large values elsewhere and keep their address, or raise "
+								"run_tracker.max_payload."),
+						errtable(writer.rel)));
+	if (VARSIZE_ANY_EXHDR(piece) > 0)
+	{
+		const RtTable *t = writer.table;
+
+		rt_writer_blank(&writer);
+		rt_writer_set(&writer, RT_ATT(t, response_chunks, run_id), UUIDPGetDatum(&target->run_id),
+					  false);
+		rt_writer_set(&writer, RT_ATT(t, response_chunks, task_id), PG_GETARG_DATUM(0), false);
+		rt_writer_set(&writer, RT_ATT(t, response_chunks, user_id), target->user_id, false);
+		rt_writer_set(&writer, RT_ATT(t, response_chunks, start_offset), Int64GetDatum(length),
+					  false);
+		rt_writer_set(&writer, RT_ATT(t, response_chunks, end_bytes), Int64GetDatum(bytes), false);
+		rt_writer_set(&writer, RT_ATT(t, response_chunks, content), PointerGetDatum(piece), false);
+		rt_writer_set(&writer, RT_ATT(t, response_chunks, created_at),
+					  TimestampTzGetDatum(GetCurrentTimestamp()), false);
+		rt_writer_insert(&writer);
+	}
+	rt_writer_close(&writer);
+	rt_open_runs_touch(&touched, 1);
+	rt_note_run(&target->run_id);
+	return length;
+}
+
+/* append_response(task_id, delta, attempt) → length of the response in characters */
+Datum
+run_tracker_append_response(PG_FUNCTION_ARGS)
+{
+	Target target;
+	text *piece;
+	int64 length = 0;
+
+	rt_call_require(fcinfo, 0, "task_id");
+	rt_call_require(fcinfo, 1, "delta");
+	piece = PG_GETARG_TEXT_PP(1);
+	(void) rt_table(RT_response_chunks);
+	SPI_connect();
+	find_target(fcinfo, &target);
+	if (target.begun)
+		length = append_piece(fcinfo, &target, piece);
+	else if (VARSIZE_ANY_EXHDR(piece) > 0)
+		begin_response(fcinfo, &target);
+	SPI_finish();
+	PG_RETURN_INT64(length + pg_mbstrlen_with_len(VARDATA_ANY(piece), VARSIZE_ANY_EXHDR(piece)));
+}
