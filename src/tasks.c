@@ -29,6 +29,7 @@
 #include "open_runs.h"
 #include "responses.h"
 #include "runs.h"
+#include "stats.h"
 #include "totals.h"
 
 PG_FUNCTION_INFO_V1(run_tracker_tasks_before);
@@ -403,6 +404,7 @@ run_tracker_tasks_after(PG_FUNCTION_ARGS)
 		rt_open_runs_touch(deltas, n);
 	if (trigdata->tg_oldtable)
 		rt_responses_forget(trigdata, t);
+	rt_stats_of_tasks(trigdata, t);
 	if (rt_task_transitions && TRIGGER_FIRED_BY_UPDATE(trigdata->tg_event))
 		record_transitions(trigdata, t);
 	rt_fold_end(fold);
