@@ -123,6 +123,7 @@ DECLARE
     worker_json jsonb;
     open_set record;
     open_json jsonb;
+    oldest_deadline timestamptz;
     overdue_ms bigint;
     overdue_json jsonb;
     backlog_json jsonb;
@@ -161,6 +162,10 @@ BEGIN
                     'hint', 'Call run_tracker.install().');
             END IF;
         END IF;
+    END IF;
+    IF problems <> '[]' THEN
+        -- they may not be what is expected below
+        readable := '{}';
     END IF;
 
     SELECT count(*) AS expected, count(*) FILTER (WHERE t.tgenabled IN ('O', 'A')) AS enabled,
@@ -230,9 +235,10 @@ BEGIN
 
     -- runs that are open
 
-    IF missing = '{}' AND readable @> '{runs,open_runs,transitions}' THEN
+    IF readable @> '{runs,open_runs,transitions}' THEN
         SELECT o.* INTO open_set FROM run_tracker.describe_open_runs(max_open) o;
-        overdue_ms := GREATEST(0, floor(1000 * extract(epoch FROM moment - open_set.oldest_deadline)))::bigint;
+        oldest_deadline := open_set.oldest_deadline;
+        overdue_ms := GREATEST(0, floor(1000 * extract(epoch FROM moment - oldest_deadline)))::bigint;
         open_json := jsonb_build_object('queued', open_set.queued, 'active', open_set.active,
             'waiting', open_set.waiting, 'stuck', open_set.stuck, 'complete', open_set.complete);
         backlog_json := jsonb_build_object('available', open_set.available,
@@ -254,7 +260,7 @@ BEGIN
 
     -- totals of the newest runs, as check_totals() compares them; what belongs to a run may be much, then it is left out
 
-    IF missing = '{}' AND readable @> '{runs,tasks,messages,logs,retrievals,artifacts,run_totals}' THEN
+    IF readable @> '{runs,tasks,messages,logs,retrievals,artifacts,run_totals}' THEN
         SELECT count(*) AS checked,
                count(*) FILTER (WHERE (t.c1, t.c2, t.c3, t.c4, t.c5, t.c6, t.c7) IS DISTINCT FROM
                                       (s.c1, s.c2, s.c3, s.c4, s.c5, s.c6, s.c7)
@@ -304,7 +310,7 @@ BEGIN
 
     -- statistics that are not folded: exact all the same, but whoever reads them adds up all of that
 
-    IF service AND missing = '{}' AND 'stat_deltas' = ANY (readable) THEN
+    IF service AND 'stat_deltas' = ANY (readable) THEN
         SELECT count(*) INTO deltas FROM (SELECT FROM run_tracker.stat_deltas LIMIT max_deltas + 1) d;
         statistics_json := jsonb_build_object('pending_deltas', LEAST(deltas, max_deltas), 'complete', deltas <= max_deltas,
             'folded', folded);
@@ -573,7 +579,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION run_tracker.read_metrics() IS
-'What the view run_tracker.metrics shows. 55000 if tables are missing.';
+'What the view run_tracker.metrics shows: of services all runs, of others their own, and nothing about the worker. Counters (names that end in _total, histograms) do not go down when runs are retried, or deleted after they finished, or end another way after all; they do when an open run is deleted, tokens or cost of a finished task are corrected downwards, a finished run is given another kind, or one that had ended within 10 seconds ends another way later (only in its buckets). Of more than 100 kinds (providers and models, operations) those with most runs are shown, by order of magnitude, and the others summed up as "other", which goes down when one of them grows out of it. 55000 if tables are missing.';
 
 CREATE FUNCTION run_tracker.openmetrics() RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET extra_float_digits = 1
