@@ -106,6 +106,7 @@ DECLARE
     -- from when on it is a problem
     late_ms CONSTANT bigint := 60 * 1000;
     late_without_worker_ms CONSTANT bigint := 5 * 60 * 1000;
+    error_age CONSTANT interval := '5 minutes';
     old_seconds CONSTANT integer := 60 * 60;
     old_transactions CONSTANT integer := 10 * 1000 * 1000;
 
@@ -221,7 +222,11 @@ BEGIN
         ELSIF worker.state = 'disabled' THEN
             problems := problems || jsonb_build_object('severity', 'warning', 'code', 'worker_disabled',
                 'message', 'the background worker is switched off for this database',
-                'hint', 'Set run_tracker.enabled to on.');
+                'hint', 'Set run_tracker.enabled to on for it, and call run_tracker.wake_worker().');
+        ELSIF worker.last_error_at > moment - error_age THEN
+            problems := problems || jsonb_build_object('severity', 'warning', 'code', 'worker_errors',
+                'message', format('the background worker has had an error: %s', worker.last_error),
+                'hint', 'It does what it can, and tries the rest again.');
         ELSE
             many_deltas := max_deltas;
         END IF;
@@ -393,7 +398,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION run_tracker.health() IS
-'Is everything all right? status is healthy; degraded, if problems has warnings only; or unhealthy, if it has errors: tables or triggers missing, totals wrong, the background worker failing or not running, a deadline overdue by more than a minute (5 minutes where run_tracker is not preloaded). Warnings: deadlines are overdue and there is no worker, it is switched off, statistics are not folded, announcements pile up, a transaction has been holding back VACUUM for an hour. Each problem has severity, code, message and hint. The rest is what that is judged by: open_runs, backlog (queued runs that could be claimed, the oldest of them), overdue, totals of the 20 newest runs compared with their rows, and so on. Counts stop at 10000 open runs and 100000 deltas (complete is false then), so that it takes milliseconds on a ledger of any size. Of users, their own runs; what only services may see is null, and so are the seconds of others'' transactions unless the caller may read pg_stat_activity (pg_read_all_stats). Also on a standby.';
+'Is everything all right? status is healthy; degraded, if problems has warnings only; or unhealthy, if it has errors: tables or triggers missing, totals wrong, the background worker failing or not running, a deadline overdue by more than a minute (5 minutes where run_tracker is not preloaded). Warnings: deadlines are overdue and there is no worker, it is switched off or has had an error in the last 5 minutes, statistics are not folded, announcements pile up, a transaction has been holding back VACUUM for an hour. Each problem has severity, code, message and hint. The rest is what that is judged by: open_runs, backlog (queued runs that could be claimed, the oldest of them), overdue, totals of the 20 newest runs compared with their rows, and so on. Counts stop at 10000 open runs and 100000 deltas (complete is false then), so that it takes milliseconds on a ledger of any size. Of users, their own runs; what only services may see is null, and so are the seconds of others'' transactions unless the caller may read pg_stat_activity (pg_read_all_stats). Also on a standby.';
 
 CREATE FUNCTION run_tracker.histogram_metrics(histogram bigint[], sum_ms numeric)
 RETURNS TABLE (n bigint, suffix text, labels jsonb, value numeric)
