@@ -76,7 +76,7 @@ ROLLBACK;
 :left
 
 -- statistics outlive the runs, folded or not
-SELECT u.user_id, u.total, u.finished, u.successful, u.failed, u.task_count, u.total_tokens FROM run_tracker.user_stats() u \gset before_
+SELECT u.user_id, u.total, u.open, u.finished, u.successful, u.failed, u.task_count, u.total_tokens FROM run_tracker.user_stats('alice') u \gset before_
 SELECT run_tracker.fold_statistics() > 0 AS folded;
 SELECT pg_temp.add('folded', 50) \g /dev/null
 SELECT run_tracker.fold_statistics(1000000) AS deltas;
@@ -87,9 +87,9 @@ SELECT u.user_id, u.total - :before_total AS total, u.finished - :before_finishe
        u.successful - :before_successful AS successful, u.failed - :before_failed AS failed,
        u.task_count - :before_task_count AS task_count, u.total_tokens - :before_total_tokens AS total_tokens,
        (SELECT count(*) FROM run_tracker.runs r WHERE r.user_id = u.user_id) AS runs
-FROM run_tracker.user_stats() u;
+FROM run_tracker.user_stats('alice') u;
 SELECT run_tracker.fold_statistics() > 0 AS folded;
-SELECT u.total - :before_total AS total, u.open, u.task_count - :before_task_count AS task_count FROM run_tracker.user_stats() u;
+SELECT u.total - :before_total AS total, u.open - :before_open AS open, u.task_count - :before_task_count AS task_count FROM run_tracker.user_stats('alice') u;
 DELETE FROM run_tracker.runs;
 SELECT pg_temp.add('kept', 50) \g /dev/null
 
