@@ -28,9 +28,7 @@
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
-#include "utils/hsearch.h"
 #include "utils/snapmgr.h"
-#include "utils/tuplestore.h"
 
 #include "calls.h"
 #include "notes.h"
@@ -123,95 +121,92 @@ rt_response_complete(RtRow *row)
 		rt_row_set(row, response, whole);
 }
 
-/* An open task with a response, before an UPDATE or DELETE: it may have pieces. */
-typedef struct OpenResponse
+typedef struct ResponseId
 {
-	pg_uuid_t task_id; /* key */
 	pg_uuid_t run_id;
-	Datum response;
-	bool keep; /* its pieces */
-} OpenResponse;
+	pg_uuid_t task_id;
+} ResponseId;
 
-/* The open tasks with a response among the rows of a transition table; NULL if there are none. */
-static HTAB *
-find_open_responses(TriggerData *trigdata, const RtTable *t, TupleTableSlot *slot)
+struct RtResponses
 {
-	Tuplestorestate *rows = trigdata->tg_oldtable;
-	HTAB *result = NULL;
+	int n;
+	int size;
+	ResponseId ids[FLEXIBLE_ARRAY_MEMBER];
+};
+
+static bool
+is_open(TupleTableSlot *row, const RtTable *t)
+{
 	bool isnull;
 
-	tuplestore_select_read_pointer(rows, tuplestore_alloc_read_pointer(rows, EXEC_FLAG_REWIND));
-	tuplestore_rescan(rows);
-	while (tuplestore_gettupleslot(rows, true, false, slot))
-	{
-		OpenResponse *open;
-		Datum response;
-
-		CHECK_FOR_INTERRUPTS();
-		if (!RT_PHASE_IS_OPEN(
-				rt_phase_decode(slot_getattr(slot, RT_ATT(t, tasks, phase), &isnull))))
-			continue;
-		response = slot_getattr(slot, RT_ATT(t, tasks, response), &isnull);
-		if (isnull)
-			continue;
-		if (result == NULL)
-		{
-			HASHCTL ctl = {0};
-
-			ctl.keysize = sizeof(pg_uuid_t);
-			ctl.entrysize = sizeof(OpenResponse);
-			ctl.hcxt = CurrentMemoryContext;
-			result = hash_create("run_tracker open responses", 64, &ctl,
-								 HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-		}
-		open = hash_search(result,
-						   DatumGetUUIDP(slot_getattr(slot, RT_ATT(t, tasks, task_id), &isnull)),
-						   HASH_ENTER, NULL);
-		open->run_id = *DatumGetUUIDP(slot_getattr(slot, RT_ATT(t, tasks, run_id), &isnull));
-		open->response = datumCopy(response, false, -1);
-		open->keep = false;
-	}
-	return result;
+	return RT_PHASE_IS_OPEN(rt_phase_decode(slot_getattr(row, RT_ATT(t, tasks, phase), &isnull)));
 }
 
-/* Keep the pieces of tasks that are as open as they were, and whose response was not replaced. */
-static void
-keep_open_responses(TriggerData *trigdata, const RtTable *t, TupleTableSlot *slot, HTAB *responses)
+static ResponseId
+response_id(TupleTableSlot *row, const RtTable *t)
 {
-	Tuplestorestate *rows = trigdata->tg_newtable;
+	ResponseId id;
 	bool isnull;
 
-	tuplestore_select_read_pointer(rows, tuplestore_alloc_read_pointer(rows, EXEC_FLAG_REWIND));
-	tuplestore_rescan(rows);
-	while (tuplestore_gettupleslot(rows, true, false, slot))
-	{
-		OpenResponse *open =
-			hash_search(responses,
-						DatumGetUUIDP(slot_getattr(slot, RT_ATT(t, tasks, task_id), &isnull)),
-						HASH_FIND, NULL);
-		Datum response;
-
-		CHECK_FOR_INTERRUPTS();
-		if (open == NULL ||
-			!RT_PHASE_IS_OPEN(
-				rt_phase_decode(slot_getattr(slot, RT_ATT(t, tasks, phase), &isnull))) ||
-			rt_uuid_compare(&open->run_id,
-							DatumGetUUIDP(slot_getattr(slot, RT_ATT(t, tasks, run_id), &isnull))) !=
-				0)
-			continue;
-		response = slot_getattr(slot, RT_ATT(t, tasks, response), &isnull);
-		open->keep = !isnull && datum_image_eq(response, open->response, false, -1);
-	}
+	id.run_id = *DatumGetUUIDP(slot_getattr(row, RT_ATT(t, tasks, run_id), &isnull));
+	id.task_id = *DatumGetUUIDP(slot_getattr(row, RT_ATT(t, tasks, task_id), &isnull));
+	return id;
 }
 
-/* Delete the pieces of a task. */
+/* Does a task have its pieces after an UPDATE as it had them before? */
+static bool
+keeps_pieces(const RtChanges *changes, const RtTable *t, const ResponseId *id)
+{
+	ResponseId new_id;
+
+	if (!is_open(changes->new, t))
+		return false;
+	new_id = response_id(changes->new, t);
+	if (memcmp(id, &new_id, sizeof(ResponseId)) != 0)
+		return false;
+	return !rt_changes_differ(changes, RT_ATT(t, tasks, response));
+}
+
+/*
+ * Note a change of a task in the AFTER trigger: responses that are complete, replaced or gone
+ * have no pieces any more.
+ */
+void
+rt_responses_note(RtResponses **responses, const RtChanges *changes, const RtTable *t)
+{
+	RtResponses *r = *responses;
+	ResponseId id;
+	bool isnull;
+
+	/* only an open task with a response can have pieces */
+	if (changes->old == NULL || !is_open(changes->old, t))
+		return;
+	(void) slot_getattr(changes->old, RT_ATT(t, tasks, response), &isnull);
+	if (isnull)
+		return;
+	id = response_id(changes->old, t);
+	if (changes->new &&keeps_pieces(changes, t, &id))
+		return;
+	if (r == NULL || r->n == r->size)
+	{
+		int size = r ? r->size * 2 : 16;
+		Size bytes = offsetof(RtResponses, ids) + sizeof(ResponseId) * size;
+
+		r = r ? repalloc_huge(r, bytes) : palloc0(bytes);
+		r->size = size;
+		*responses = r;
+	}
+	r->ids[r->n++] = id;
+}
+
+/* Delete the pieces of a response. */
 static void
-delete_pieces(RtWriter *writer, const OpenResponse *open, Snapshot snapshot)
+delete_pieces(RtWriter *writer, const ResponseId *id, Snapshot snapshot)
 {
 	RtProbe probe;
 
-	rt_probe_begin_child(&probe, writer->rel, UUIDPGetDatum(&open->run_id),
-						 UUIDPGetDatum(&open->task_id), snapshot);
+	rt_probe_begin_child(&probe, writer->rel, UUIDPGetDatum(&id->run_id),
+						 UUIDPGetDatum(&id->task_id), snapshot);
 	while (rt_probe_next(&probe, ForwardScanDirection))
 	{
 		CHECK_FOR_INTERRUPTS();
@@ -221,38 +216,21 @@ delete_pieces(RtWriter *writer, const OpenResponse *open, Snapshot snapshot)
 	rt_probe_end(&probe);
 }
 
-/*
- * Delete the pieces of responses that are complete, replaced or gone: in the AFTER trigger of
- * an UPDATE or DELETE, whose caller holds the rows of the tasks.
- */
+/* Delete the pieces of the responses that were noted.  The caller holds the rows of the tasks. */
 void
-rt_responses_forget(TriggerData *trigdata, const RtTable *tasks)
+rt_responses_forget(const RtResponses *responses)
 {
-	TupleTableSlot *slot =
-		MakeSingleTupleTableSlot(RelationGetDescr(trigdata->tg_relation), &TTSOpsMinimalTuple);
-	HTAB *responses = find_open_responses(trigdata, tasks, slot);
-	HASH_SEQ_STATUS status;
-	OpenResponse *open;
 	RtWriter writer;
 	Snapshot snapshot;
 
-	if (responses && trigdata->tg_newtable)
-		keep_open_responses(trigdata, tasks, slot, responses);
-	ExecDropSingleTupleTableSlot(slot);
 	if (responses == NULL)
 		return;
-
 	rt_writer_open(&writer, RT_response_chunks);
 	snapshot = rt_latest_snapshot();
-	hash_seq_init(&status, responses);
-	while ((open = hash_seq_search(&status)) != NULL)
-	{
-		if (!open->keep)
-			delete_pieces(&writer, open, snapshot);
-	}
+	for (int i = 0; i < responses->n; i++)
+		delete_pieces(&writer, &responses->ids[i], snapshot);
 	UnregisterSnapshot(snapshot);
 	rt_writer_close(&writer);
-	hash_destroy(responses);
 }
 
 /* ----------------------------------------------------------------

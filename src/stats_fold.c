@@ -464,7 +464,7 @@ rt_stats_fold(int64 max_deltas, bool wait)
 		folded += n;
 		/* a scan that has ended would begin again */
 		more = n == wanted;
-		rt_stats_end(stats);
+		rt_stats_free(stats);
 	}
 	table_endscan(scan);
 	ExecDropSingleTupleTableSlot(row);
