@@ -27,11 +27,15 @@
 #include "notes.h"
 #include "open_runs.h"
 #include "runs.h"
+#include "stats.h"
 #include "totals.h"
 #include "writer.h"
 
 PG_FUNCTION_INFO_V1(run_tracker_runs_before);
 PG_FUNCTION_INFO_V1(run_tracker_runs_after);
+
+/* an id is part of keys: OpenID Connect allows 255 characters */
+#define RT_MAX_USER_ID_LENGTH 512
 
 /* The runs that the tracker itself is ending, in order: the lifecycle need not list that. */
 static struct
@@ -122,6 +126,8 @@ decode_info(RtRunInfo *info, TupleTableSlot *row, const RtTable *t)
 	info->phase = rt_phase_decode(slot_getattr(row, RT_ATT(t, runs, phase), &isnull));
 	(void) slot_getattr(row, RT_ATT(t, runs, name), &isnull);
 	info->named = !isnull;
+	info->kind = copy_value(row, RT_ATT(t, runs, kind), true);
+	info->workflow_id = copy_value(row, RT_ATT(t, runs, workflow_id), true);
 }
 
 /* Look up a run, whoever owns it; false if there is none. */
@@ -288,6 +294,7 @@ fill_new_run(RtRow *row, const RtStatusColumns *c)
 	const RtTable *t = row->table;
 	AttrNumber user_id = RT_ATT(t, runs, user_id);
 	bool service = rt_identity_is_service();
+	int user_id_len;
 
 	if (rt_row_isnull(row, user_id))
 	{
@@ -301,6 +308,11 @@ fill_new_run(RtRow *row, const RtStatusColumns *c)
 							 "run_tracker.identity set to 'role'.")));
 		rt_row_set(row, user_id, CStringGetTextDatum(user ? user : ""));
 	}
+	user_id_len = VARSIZE_ANY_EXHDR(DatumGetTextPP(rt_row_get(row, user_id)));
+	if (user_id_len > RT_MAX_USER_ID_LENGTH)
+		rt_row_violation(row, user_id,
+						 psprintf("It has %d bytes, at most %d are possible.", user_id_len,
+								  RT_MAX_USER_ID_LENGTH));
 	rt_row_default_id(row, RT_ATT(t, runs, run_id));
 	rt_row_default(row, RT_ATT(t, runs, priority), Int32GetDatum(0));
 	(void) rt_status_insert(row, c, "run", service);
@@ -606,5 +618,7 @@ run_tracker_runs_after(PG_FUNCTION_ARGS)
 		if (nold > 0)
 			after_delete(old, nold);
 	}
+	if (nold > 0 || nnew > 0)
+		rt_stats_of_runs(trigdata, t);
 	return PointerGetDatum(NULL);
 }

@@ -11,6 +11,7 @@
  */
 #include "run_tracker.h"
 
+#include "access/detoast.h"
 #include "access/xact.h"
 #include "catalog/pg_collation.h"
 #include "catalog/pg_type.h"
@@ -29,6 +30,7 @@
 #include "open_runs.h"
 #include "responses.h"
 #include "runs.h"
+#include "stats.h"
 #include "totals.h"
 
 PG_FUNCTION_INFO_V1(run_tracker_tasks_before);
@@ -160,7 +162,16 @@ clear_last_call(RtRow *row)
 			rt_row_set_null(row, columns[i]);
 }
 
-/* The first text of a response that is still under way: that was the first token. */
+static bool
+is_empty(Datum text, bool isnull)
+{
+	return isnull || toast_raw_datum_size(text) == VARHDRSZ;
+}
+
+/*
+ * The first text of a response that is still under way: that was the first token.  If it is
+ * what starts the task, the call began when the task was created, or queued again.
+ */
 static void
 note_first_token(RtRow *row)
 {
@@ -168,13 +179,20 @@ note_first_token(RtRow *row)
 	AttrNumber response = RT_ATT(t, tasks, response);
 	AttrNumber started_at = RT_ATT(t, tasks, started_at);
 	AttrNumber first = RT_ATT(t, tasks, time_to_first_token_ms);
+	TimestampTz since;
 
-	if (!rt_row_isnull(row, response) && row->old_nulls[response - 1] &&
-		rt_row_isnull(row, first) && !rt_row_isnull(row, started_at) &&
-		RT_PHASE_IS_OPEN(rt_phase_decode(rt_row_get(row, RT_ATT(t, tasks, phase)))))
-		rt_row_set(row, first,
-				   Int64GetDatum(rt_elapsed_ms(DatumGetTimestampTz(rt_row_get(row, started_at)),
-											   GetCurrentTimestamp())));
+	if (!rt_row_isnull(row, first) || rt_row_isnull(row, started_at) ||
+		is_empty(rt_row_get(row, response), rt_row_isnull(row, response)) ||
+		!is_empty(row->old_values[response - 1], row->old_nulls[response - 1]) ||
+		!RT_PHASE_IS_OPEN(rt_phase_decode(rt_row_get(row, RT_ATT(t, tasks, phase)))))
+		return;
+	if (!row->old_nulls[started_at - 1])
+		since = DatumGetTimestampTz(rt_row_get(row, started_at));
+	else if (DatumGetInt32(rt_row_get(row, RT_ATT(t, tasks, attempt))) == 1)
+		since = DatumGetTimestampTz(rt_row_get(row, RT_ATT(t, tasks, created_at)));
+	else
+		since = DatumGetTimestampTz(row->old_values[RT_ATT(t, tasks, updated_at) - 1]);
+	rt_row_set(row, first, Int64GetDatum(rt_elapsed_ms(since, GetCurrentTimestamp())));
 }
 
 /* BEFORE INSERT OR UPDATE FOR EACH ROW on tasks: the lifecycle, and derived columns. */
@@ -403,6 +421,7 @@ run_tracker_tasks_after(PG_FUNCTION_ARGS)
 		rt_open_runs_touch(deltas, n);
 	if (trigdata->tg_oldtable)
 		rt_responses_forget(trigdata, t);
+	rt_stats_of_tasks(trigdata, t);
 	if (rt_task_transitions && TRIGGER_FIRED_BY_UPDATE(trigdata->tg_event))
 		record_transitions(trigdata, t);
 	rt_fold_end(fold);
