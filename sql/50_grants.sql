@@ -27,9 +27,10 @@ AS $$
     SELECT '{tracker_version,current_user_id,is_service,lifecycle_diagram,run_messages,run_logs,log_level_rank,
              check_totals,require_tables,read_logs,compare_totals,stuck_runs,task_response,read_response,
              read_response_from,histogram_bucket,histogram_bound,histogram_quantile,histogram_count,merge_histograms,
-             stat_rows,summarize_runs,summarize_user_runs,user_stats,workflow_stats,kind_stats,model_stats,trend_stats,list_runs,
+             stat_rows,summarize_runs,summarize_trend,user_stats,workflow_stats,kind_stats,model_stats,trend_stats,list_runs,
              find_runs,run_conditions,run_details,compare_runs,compare_run_values,export_runs,timeline,run_timeline,report_html,dashboard_html,
-             html_escape,html_style,html_page,health,read_metrics,openmetrics}'::text[]
+             html_escape,html_style,html_page,health,
+             describe_open_runs,histogram_metrics,read_metrics,openmetrics}'::text[]
         || CASE WHEN whom IN ('client', 'service') THEN
             '{uuidv7,create_run,start_run,complete_run,fail_run,cancel_run,retry_run,transition_run,update_progress,
               create_task,start_task,complete_task,fail_task,cancel_task,append_response,add_message,add_log,
@@ -53,7 +54,7 @@ BEGIN
         run_tracker.messages, run_tracker.logs, run_tracker.retrievals, run_tracker.artifacts, run_tracker.transitions,
         run_tracker.run_totals, run_tracker.open_runs, run_tracker.stat_deltas, run_tracker.stat_totals,
         run_tracker.lifecycles, run_tracker.installation, run_tracker.run_summary, run_tracker.active_runs,
-        run_tracker.recent_runs TO %s', role);
+        run_tracker.recent_runs, run_tracker.metrics TO %s', role);
 END
 $$;
 COMMENT ON FUNCTION run_tracker.grant_reader(regrole) IS
