@@ -63,32 +63,33 @@ AS $$
 DECLARE
     every_user boolean := of_user IS NULL AND NOT by_user AND run_tracker.is_service();
     the_user text := CASE WHEN every_user THEN '' ELSE of_user END;
-    from_hour timestamptz := date_trunc('hour', since, 'UTC');
+    -- the tasks of a user are not summed up by the hour
+    from_hour timestamptz := date_trunc(CASE WHEN grain = 'model' AND NOT every_user THEN 'day' ELSE 'hour' END, since, 'UTC');
     from_day timestamptz := date_trunc('day', from_hour - interval '1 microsecond', 'UTC') + interval '24 hours';
-    ranges text;
+    condition text;
 BEGIN
     PERFORM run_tracker.require_tables();
     -- of a time range: whole days, and the hours before the first of them
-    ranges := CASE
-        WHEN since IS NULL OR period <> 'all' THEN format(
-            't.period = %L AND t.period_at >= %L', period, COALESCE(
-                CASE period WHEN 'hour' THEN from_hour WHEN 'day' THEN date_trunc('day', from_hour, 'UTC') END, '-infinity'))
-        ELSE format(
-            '(t.period = ''day'' AND t.period_at >= %2$L
-              OR t.period = ''hour'' AND t.period_at >= %1$L AND t.period_at < %2$L)', from_hour, from_day) END;
-    RETURN QUERY EXECUTE format($query$
+    condition := CASE
+        WHEN since IS NULL THEN 't.period = $3'
+        WHEN period <> 'all' THEN 't.period = $3 AND t.period_at >= $5'
+        ELSE '(t.period = ''day'' AND t.period_at >= $6 OR t.period = ''hour'' AND t.period_at >= $5 AND t.period_at < $6)'
+    END;
+    RETURN QUERY EXECUTE '
         SELECT t.user_id, t.period_at, t.kind, t.workflow_id, t.mode, t.provider, t.model, t.operation, t.phase,
                t.created_count, t.finished_count, t.task_count, t.failed_task_count, t.input_tokens, t.output_tokens,
                t.total_tokens, t.cost, t.duration_ms, t.durations, t.first_token_ms, t.first_tokens
         FROM run_tracker.stat_totals t
-        WHERE t.grain = %L AND t.all_users = %L AND %s %s
-        $query$, grain, every_user, ranges, CASE WHEN the_user IS NOT NULL THEN format('AND t.user_id = %L', the_user) END);
+        WHERE t.grain = $1 AND t.all_users = $2 AND ' || condition
+        || CASE WHEN the_user IS NOT NULL THEN ' AND t.user_id = $4' ELSE '' END
+        USING grain, every_user, period, the_user,
+              CASE period WHEN 'day' THEN date_trunc('day', from_hour, 'UTC') ELSE from_hour END, from_day;
     RETURN QUERY
         SELECT CASE WHEN every_user THEN '' ELSE d.user_id END,
                CASE period WHEN 'all' THEN '-infinity' WHEN 'day' THEN date_trunc('day', d.period_at, 'UTC')
                            ELSE d.period_at END,
                CASE grain WHEN 'kind' THEN d.kind ELSE '' END, CASE grain WHEN 'workflow' THEN d.workflow_id ELSE '' END,
-               d.mode, n.provider, n.model, n.operation, n.phase, d.created_count, n.finished_count,
+               CASE WHEN period = 'all' AND since IS NULL THEN d.mode ELSE '' END, n.provider, n.model, n.operation, n.phase, d.created_count, n.finished_count,
                CASE WHEN n.by_run AND d.phase = 'succeeded' THEN d.finished_count ELSE 0 END,
                CASE WHEN n.by_run AND d.phase IN ('failed', 'timed_out') THEN d.finished_count ELSE 0 END,
                d.input_tokens, d.output_tokens, d.total_tokens, d.cost,
@@ -110,7 +111,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION run_tracker.stat_rows(text, text, text, timestamptz, boolean) IS
-'The rows that statistics add up, of run_tracker.stat_totals and of what is not folded yet: by grain (kind, workflow or model) and period (all, day or hour; of workflows only all), of one user, or of those that the caller sees: for services the sum over all users, unless by_user. since, rounded down to the hour (for days: to the day), leaves out what was before.';
+'The rows that statistics add up, of run_tracker.stat_totals and of what is not folded yet: by grain (kind, workflow or model) and period (all, day or hour; of workflows only all), of one user, or of those that the caller sees: for services the sum over all users, unless by_user. since, rounded down to the hour (for days, and for models of a user: to the day), leaves out what was before.';
 
 CREATE FUNCTION run_tracker.summarize_runs(of_grain text, of_user text, since timestamptz, by_user boolean)
 RETURNS TABLE (name text, total bigint, open bigint, finished bigint, successful bigint, failed bigint,
@@ -148,9 +149,9 @@ BEGIN
                run_tracker.merge_histograms(f.durations) AS durations,
                COALESCE(sum(f.tasks) FILTER (WHERE f.phase <> 'retried'), 0)::bigint AS tasks,
                COALESCE(sum(f.failed_tasks) FILTER (WHERE f.phase <> 'retried'), 0)::bigint AS failed_tasks,
-               COALESCE(sum(f.input_tokens) FILTER (WHERE f.phase <> 'retried'), 0)::bigint AS input_tokens,
-               COALESCE(sum(f.output_tokens) FILTER (WHERE f.phase <> 'retried'), 0)::bigint AS output_tokens,
-               COALESCE(sum(f.total_tokens) FILTER (WHERE f.phase <> 'retried'), 0)::bigint AS total_tokens,
+               LEAST(COALESCE(sum(f.input_tokens) FILTER (WHERE f.phase <> 'retried'), 0), 9223372036854775807)::bigint AS input_tokens,
+               LEAST(COALESCE(sum(f.output_tokens) FILTER (WHERE f.phase <> 'retried'), 0), 9223372036854775807)::bigint AS output_tokens,
+               LEAST(COALESCE(sum(f.total_tokens) FILTER (WHERE f.phase <> 'retried'), 0), 9223372036854775807)::bigint AS total_tokens,
                COALESCE(sum(f.cost) FILTER (WHERE f.phase <> 'retried'), 0) AS cost
         FROM found f GROUP BY f.name
     )
@@ -159,7 +160,7 @@ BEGIN
            round(s.duration_ms / NULLIF(s.succeeded, 0), 2), run_tracker.histogram_quantile(s.durations, 0),
            run_tracker.histogram_quantile(s.durations, 0.5), run_tracker.histogram_quantile(s.durations, 0.95),
            run_tracker.histogram_quantile(s.durations, 0.99), run_tracker.histogram_quantile(s.durations, 1),
-           COALESCE(m.modes, '{}'), s.tasks, s.failed_tasks, s.input_tokens, s.output_tokens, s.total_tokens, s.cost
+           CASE WHEN since IS NULL THEN COALESCE(m.modes, '{}') END, s.tasks, s.failed_tasks, s.input_tokens, s.output_tokens, s.total_tokens, s.cost
     FROM sums s LEFT JOIN by_mode m USING (name)
     WHERE s.created <> 0 OR s.finished <> 0 OR s.retried <> 0 OR s.tasks <> 0 OR s.failed_tasks <> 0 OR s.cost <> 0
     ORDER BY s.created DESC, s.name;
@@ -176,7 +177,7 @@ RETURNS TABLE (user_id text, total bigint, open bigint, finished bigint, success
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$ SELECT * FROM run_tracker.summarize_runs('kind', $1, $2, true) $$;
 COMMENT ON FUNCTION run_tracker.user_stats(text, timestamptz) IS
-'Runs of a user, or of each one that the caller sees: how many were created, are open, finished, and how; success_rate is the percentage of finished runs that succeeded; durations are those of runs that succeeded, in ms: the average is exact, the others within 2 %; modes are runs by settings ->> ''mode''; tasks, tokens and cost are those of finished tasks. Exact in every snapshot, and not changed when old runs are deleted. since counts what was created and finished since then, rounded down to the hour (open is null then).';
+'Runs of a user, or of each one that the caller sees: how many were created, are open, finished, and how; success_rate is the percentage of finished runs that succeeded; durations are those of runs that succeeded, in ms: the average is exact, the others within 2 %; modes are runs by settings ->> ''mode''; tasks, tokens and cost are those of finished tasks. Exact in every snapshot, and not changed when old runs are deleted. since counts what was created and finished since then, rounded down to the hour (open and modes are null then).';
 
 CREATE FUNCTION run_tracker.workflow_stats(workflow_id text DEFAULT NULL, user_id text DEFAULT NULL)
 RETURNS TABLE (workflow_id text, total bigint, open bigint, finished bigint, successful bigint, failed bigint,
@@ -186,7 +187,7 @@ RETURNS TABLE (workflow_id text, total bigint, open bigint, finished bigint, suc
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$ SELECT * FROM run_tracker.summarize_runs('workflow', $2, NULL, false) s WHERE $1 IS NULL OR s.name = $1 $$;
 COMMENT ON FUNCTION run_tracker.workflow_stats(text, text) IS
-'Runs of each workflow, or of one, that the caller sees: columns as in user_stats(). What a task cost counts for the workflow that its run had when the task finished.';
+'Runs of each workflow, or of one, that the caller sees: columns as in user_stats().';
 
 CREATE FUNCTION run_tracker.kind_stats(kind text DEFAULT NULL, user_id text DEFAULT NULL, since timestamptz DEFAULT NULL)
 RETURNS TABLE (kind text, total bigint, open bigint, finished bigint, successful bigint, failed bigint,
@@ -218,9 +219,9 @@ AS $$
                  COALESCE(sum(r.finished_count) FILTER (WHERE r.phase IN ('failed', 'timed_out')), 0)::bigint AS failed,
                  COALESCE(sum(r.finished_count) FILTER (WHERE r.phase = 'cancelled'), 0)::bigint AS cancelled,
                  COALESCE(sum(r.finished_count) FILTER (WHERE r.phase = 'retried'), 0)::bigint AS retried,
-                 COALESCE(sum(r.input_tokens) FILTER (WHERE r.phase <> 'retried'), 0)::bigint AS input_tokens,
-                 COALESCE(sum(r.output_tokens) FILTER (WHERE r.phase <> 'retried'), 0)::bigint AS output_tokens,
-                 COALESCE(sum(r.total_tokens) FILTER (WHERE r.phase <> 'retried'), 0)::bigint AS total_tokens,
+                 LEAST(COALESCE(sum(r.input_tokens) FILTER (WHERE r.phase <> 'retried'), 0), 9223372036854775807)::bigint AS input_tokens,
+                 LEAST(COALESCE(sum(r.output_tokens) FILTER (WHERE r.phase <> 'retried'), 0), 9223372036854775807)::bigint AS output_tokens,
+                 LEAST(COALESCE(sum(r.total_tokens) FILTER (WHERE r.phase <> 'retried'), 0), 9223372036854775807)::bigint AS total_tokens,
                  COALESCE(sum(r.cost) FILTER (WHERE r.phase <> 'retried'), 0) AS cost,
                  sum(r.duration_ms) FILTER (WHERE r.phase = 'succeeded') AS duration_ms,
                  run_tracker.merge_histograms(r.durations) FILTER (WHERE r.phase = 'succeeded') AS durations,
@@ -232,7 +233,7 @@ AS $$
     ORDER BY s.cost DESC, s.succeeded DESC, s.provider, s.model, s.operation
 $$;
 COMMENT ON FUNCTION run_tracker.model_stats(text, text, timestamptz) IS
-'Finished tasks by provider, model and operation, or of one model, that the caller sees: how many succeeded, failed (or timed out), were cancelled; tokens and cost of all of them; durations of those that succeeded, and times to the first token, in ms: averages exact, the others within 2 %. Empty strings stand for what was not said. since as in user_stats().';
+'Finished tasks by provider, model and operation, or of one model, that the caller sees: how many succeeded, failed (or timed out), were cancelled; tokens and cost of all of them; durations of those that succeeded, and times to the first token, in ms: averages exact, the others within 2 %. Empty strings stand for what was not said. since is rounded down to the hour, for the tasks of a user to the day (UTC).';
 
 CREATE FUNCTION run_tracker.summarize_trend(of_unit text, since timestamptz, of_user text, of_kind text)
 RETURNS TABLE (period_at timestamptz, created bigint, finished bigint, successful bigint, failed bigint,
@@ -262,7 +263,7 @@ BEGIN
                  sum(r.duration_ms) FILTER (WHERE r.phase = 'succeeded') AS duration_ms,
                  run_tracker.merge_histograms(r.durations) FILTER (WHERE r.phase = 'succeeded') AS durations,
                  COALESCE(sum(r.task_count) FILTER (WHERE r.phase <> 'retried'), 0)::bigint AS tasks,
-                 COALESCE(sum(r.total_tokens) FILTER (WHERE r.phase <> 'retried'), 0)::bigint AS total_tokens,
+                 LEAST(COALESCE(sum(r.total_tokens) FILTER (WHERE r.phase <> 'retried'), 0), 9223372036854775807)::bigint AS total_tokens,
                  COALESCE(sum(r.cost) FILTER (WHERE r.phase <> 'retried'), 0) AS cost
           FROM run_tracker.stat_rows('kind', of_unit, of_user, COALESCE(since,
                    clock_timestamp() - CASE of_unit WHEN 'day' THEN interval '30 days' ELSE interval '48 hours' END)) r
@@ -380,13 +381,13 @@ BEGIN
         'Statistics of what has finished, summed up in several ways; they outlive the runs. Written by the worker, or fold_statistics().';
         COMMENT ON COLUMN run_tracker.stat_totals.grain IS
         'What the row sums up: kind (runs by kind, mode and phase), workflow (by workflow, mode and phase), model (tasks by provider, model, operation and phase).';
-        COMMENT ON COLUMN run_tracker.stat_totals.period IS 'all, day or hour (UTC); of workflows only all.';
+        COMMENT ON COLUMN run_tracker.stat_totals.period IS 'all, day or hour (UTC); of workflows only all, of models and a user not hour.';
         COMMENT ON COLUMN run_tracker.stat_totals.all_users IS 'True: the sum over all users, for services.';
         COMMENT ON COLUMN run_tracker.stat_totals.user_id IS 'Owner; empty for the sum over all users, and for nobody.';
         COMMENT ON COLUMN run_tracker.stat_totals.period_at IS 'Beginning of the day or hour; -infinity for all.';
         COMMENT ON COLUMN run_tracker.stat_totals.kind IS 'Kind of the run; empty if none.';
         COMMENT ON COLUMN run_tracker.stat_totals.workflow_id IS 'Workflow of the run; empty if none.';
-        COMMENT ON COLUMN run_tracker.stat_totals.mode IS 'settings ->> ''mode'' of the run; empty if none.';
+        COMMENT ON COLUMN run_tracker.stat_totals.mode IS 'settings ->> ''mode'' of the run; empty if none, and for days and hours.';
         COMMENT ON COLUMN run_tracker.stat_totals.provider IS 'Provider of the task; empty if none.';
         COMMENT ON COLUMN run_tracker.stat_totals.model IS 'Model; empty if none.';
         COMMENT ON COLUMN run_tracker.stat_totals.operation IS 'Operation of the task; empty if none.';

@@ -21,7 +21,6 @@
 #include "utils/builtins.h"
 #include "utils/datum.h"
 #include "utils/snapmgr.h"
-#include "utils/tuplestore.h"
 
 #include "identity.h"
 #include "notes.h"
@@ -430,30 +429,16 @@ run_tracker_runs_before(PG_FUNCTION_ARGS)
  * ----------------------------------------------------------------
  */
 
-/* Read a transition table into an array; its memory is the current context's. */
-static int
-read_runs(Tuplestorestate *rows, Relation rel, const RtTable *t, RtRun **runs)
+/* Append a row to an array, which is made larger if need be. */
+static void
+add_run(RtRun **runs, int n, TupleTableSlot *row, const RtTable *t)
 {
-	TupleTableSlot *slot = MakeSingleTupleTableSlot(RelationGetDescr(rel), &TTSOpsMinimalTuple);
-	int pointer = tuplestore_alloc_read_pointer(rows, EXEC_FLAG_REWIND);
-	int n = 0;
-	int size = 16;
-
-	*runs = palloc(sizeof(RtRun) * size);
-	tuplestore_select_read_pointer(rows, pointer);
-	tuplestore_rescan(rows);
-	while (tuplestore_gettupleslot(rows, true, false, slot))
-	{
-		CHECK_FOR_INTERRUPTS();
-		if (n == size)
-		{
-			size *= 2;
-			*runs = repalloc_huge(*runs, sizeof(RtRun) * size);
-		}
-		rt_run_decode(&(*runs)[n++], slot, t);
-	}
-	ExecDropSingleTupleTableSlot(slot);
-	return n;
+	/* the size is the next power of two */
+	if (n == 0)
+		*runs = palloc(sizeof(RtRun));
+	else if ((n & (n - 1)) == 0)
+		*runs = repalloc_huge(*runs, sizeof(RtRun) * n * 2);
+	rt_run_decode(&(*runs)[n], row, t);
 }
 
 static bool
@@ -582,7 +567,8 @@ run_tracker_runs_after(PG_FUNCTION_ARGS)
 {
 	const RtTable *t = rt_trigger_check(fcinfo, RT_runs, RT_AFTER_STATEMENT, "runs_after");
 	TriggerData *trigdata = (TriggerData *) fcinfo->context;
-	Relation rel = trigdata->tg_relation;
+	RtStats *stats = rt_stats_begin();
+	RtChanges changes;
 	RtRun *old = NULL;
 	RtRun *new = NULL;
 	int nold = 0;
@@ -590,10 +576,16 @@ run_tracker_runs_after(PG_FUNCTION_ARGS)
 
 	/* see what other parts of the statement did */
 	CommandCounterIncrement();
-	if (trigdata->tg_oldtable)
-		nold = read_runs(trigdata->tg_oldtable, rel, t, &old);
-	if (trigdata->tg_newtable)
-		nnew = read_runs(trigdata->tg_newtable, rel, t, &new);
+	rt_changes_begin(&changes, trigdata);
+	while (rt_changes_next(&changes))
+	{
+		if (changes.old)
+			add_run(&old, nold++, changes.old, t);
+		if (changes.new)
+			add_run(&new, nnew++, changes.new, t);
+		rt_stats_change_run(stats, &changes, t);
+	}
+	rt_changes_end(&changes);
 
 	/* always in the same order, so that statements over many runs cannot deadlock */
 	if (nold > 1)
@@ -608,8 +600,6 @@ run_tracker_runs_after(PG_FUNCTION_ARGS)
 	}
 	else if (TRIGGER_FIRED_BY_UPDATE(trigdata->tg_event))
 	{
-		if (nold != nnew)
-			elog(ERROR, "old and new rows of runs do not match");
 		if (nnew > 0)
 			after_update(old, new, nnew);
 	}
@@ -618,7 +608,6 @@ run_tracker_runs_after(PG_FUNCTION_ARGS)
 		if (nold > 0)
 			after_delete(old, nold);
 	}
-	if (nold > 0 || nnew > 0)
-		rt_stats_of_runs(trigdata, t);
+	rt_stats_end(stats);
 	return PointerGetDatum(NULL);
 }

@@ -21,6 +21,8 @@
  */
 #include "run_tracker.h"
 
+#include "access/table.h"
+#include "access/tableam.h"
 #include "common/hashfn.h"
 #include "common/int.h"
 #include "executor/executor.h"
@@ -31,7 +33,7 @@
 #include "utils/hsearch.h"
 #include "utils/jsonb.h"
 #include "utils/memutils.h"
-#include "utils/tuplestore.h"
+#include "utils/snapmgr.h"
 
 #include "notes.h"
 #include "runs.h"
@@ -50,8 +52,8 @@ typedef struct RunNames
 	pg_uuid_t run_id; /* key */
 	int kind_len;
 	int workflow_id_len;
-	char *kind;
-	char *workflow_id;
+	const char *kind;
+	const char *workflow_id;
 } RunNames;
 
 struct RtStats
@@ -59,6 +61,7 @@ struct RtStats
 	MemoryContext context;
 	MemoryContext row_context; /* for what a row is unpacked to */
 	HTAB *groups;
+	RtStat *last_group;
 	HTAB *runs;		/* RunNames */
 	RunNames *last; /* tasks of one run mostly come together */
 };
@@ -100,7 +103,7 @@ compare_keys(const void *key1, const void *key2, Size size)
 	return (int) a->all_users - (int) b->all_users;
 }
 
-/* Begin to sum up; the caller ends it with rt_stats_end(). */
+/* Begin to sum up; the caller ends it with rt_stats_end() or rt_stats_free(). */
 RtStats *
 rt_stats_begin(void)
 {
@@ -123,7 +126,7 @@ rt_stats_begin(void)
 
 /* Free what belongs to the sums. */
 void
-rt_stats_end(RtStats *stats)
+rt_stats_free(RtStats *stats)
 {
 	MemoryContextDelete(stats->context);
 }
@@ -148,8 +151,13 @@ RtStat *
 rt_stats_get(RtStats *stats, const RtStatKey *key)
 {
 	bool found;
-	RtStat *stat = hash_search(stats->groups, key, HASH_ENTER, &found);
+	RtStat *stat = stats->last_group;
 
+	/* rows of one group mostly come together */
+	if (stat && compare_keys(&stat->key, key, 0) == 0)
+		return stat;
+	stat = hash_search(stats->groups, key, HASH_ENTER, &found);
+	stats->last_group = stat;
 	if (!found)
 	{
 		for (int i = 0; i < RT_NSTATNAMES; i++)
@@ -173,7 +181,7 @@ compare_stats(const void *a, const void *b)
 	return compare_keys(&(*(RtStat *const *) a)->key, &(*(RtStat *const *) b)->key, 0);
 }
 
-/* All groups, in order of their keys; they live until rt_stats_end(). */
+/* All groups, in order of their keys; they live as long as the sums. */
 int
 rt_stats_all(RtStats *stats, RtStat ***all)
 {
@@ -299,19 +307,16 @@ append_delta(RtWriter *writer, const RtStat *stat, Datum zero)
 	rt_writer_insert(writer);
 }
 
-/* Append what was summed up. */
-static void
-append_deltas(RtStats *stats)
+/* Append what was summed up to stat_deltas, and free the sums. */
+void
+rt_stats_end(RtStats *stats)
 {
 	Datum zero;
 	RtWriter writer;
 	RtStat **all;
-	int n;
+	int n = rt_stats_all(stats, &all);
 	bool open = false;
 
-	if (hash_get_num_entries(stats->groups) == 0)
-		return;
-	n = rt_stats_all(stats, &all);
 	zero = DirectFunctionCall1(int8_numeric, Int64GetDatum(0));
 	for (int i = 0; i < n; i++)
 	{
@@ -322,10 +327,12 @@ append_deltas(RtStats *stats)
 		open = true;
 		append_delta(&writer, all[i], zero);
 	}
-	if (!open)
-		return;
-	rt_writer_close(&writer);
-	rt_note_statistics();
+	if (open)
+	{
+		rt_writer_close(&writer);
+		rt_note_statistics();
+	}
+	rt_stats_free(stats);
 }
 
 /* ----------------------------------------------------------------
@@ -390,6 +397,7 @@ add_ms(RtStats *stats, RtStat *stat, RtStatCounter counter, RtHistogram *histogr
 {
 	MemoryContext old = MemoryContextSwitchTo(stats->context);
 
+	ms = Min(ms, RT_MAX_MS);
 	rt_stat_count(stat, counter, sign * ms);
 	rt_histogram_add(histogram, rt_histogram_bucket(ms), sign);
 	MemoryContextSwitchTo(old);
@@ -477,49 +485,6 @@ count_run(RtStats *stats, TupleTableSlot *row, const RtTable *t, int sign)
 		count_finished_run(stats, row, t, rt_phase_names[phase], sign);
 }
 
-/* Is a column stored the same in both rows?  No for what is equal, but stored elsewhere. */
-static bool
-is_same(TupleTableSlot *old, TupleTableSlot *new, AttrNumber att)
-{
-	bool isnull[2];
-	Datum values[2];
-
-	values[0] = slot_getattr(old, att, &isnull[0]);
-	values[1] = slot_getattr(new, att, &isnull[1]);
-	if (isnull[0] || isnull[1])
-		return isnull[0] && isnull[1];
-	return VARSIZE_ANY(DatumGetPointer(values[0])) == VARSIZE_ANY(DatumGetPointer(values[1])) &&
-		   memcmp(DatumGetPointer(values[0]), DatumGetPointer(values[1]),
-				  VARSIZE_ANY(DatumGetPointer(values[0]))) == 0;
-}
-
-/* What an UPDATE of a run contributes: mostly nothing. */
-static void
-count_changed_run(RtStats *stats, TupleTableSlot *old, TupleTableSlot *new, const RtTable *t)
-{
-	AttrNumber phase = RT_ATT(t, runs, phase);
-	AttrNumber finished_at = RT_ATT(t, runs, finished_at);
-	RtPhase before = phase_of(old, phase);
-	RtPhase after = phase_of(new, phase);
-
-	if (!is_same(old, new, RT_ATT(t, runs, kind)) ||
-		!is_same(old, new, RT_ATT(t, runs, workflow_id)) ||
-		!is_same(old, new, RT_ATT(t, runs, settings)))
-	{
-		count_run(stats, old, t, -1);
-		count_run(stats, new, t, 1);
-	}
-	else if (before != after || count_from(old, finished_at) != count_from(new, finished_at))
-	{
-		if (!RT_PHASE_IS_OPEN(before))
-			count_finished_run(stats, old, t, rt_phase_names[before], -1);
-		if (!RT_PHASE_IS_OPEN(after))
-			count_finished_run(stats, new, t, rt_phase_names[after], 1);
-	}
-	if (!RT_PHASE_IS_OPEN(before) && RT_PHASE_IS_OPEN(after))
-		count_finished_run(stats, old, t, RETRIED, 1);
-}
-
 /* Kind and workflow of the run of a task; looked up once. */
 static const RunNames *
 find_run(RtStats *stats, const pg_uuid_t *run_id)
@@ -558,14 +523,12 @@ find_run(RtStats *stats, const pg_uuid_t *run_id)
 
 /* A task has finished, with this outcome. */
 static void
-count_finished_task(RtStats *stats, TupleTableSlot *row, const RtTable *t, const char *phase,
-					int sign)
+count_finished_task(RtStats *stats, const RunNames *run, TupleTableSlot *row, const RtTable *t,
+					const char *phase, int sign)
 {
 	AttrNumber first_token = RT_ATT(t, tasks, time_to_first_token_ms);
 	AttrNumber model = RT_ATT(t, tasks, model);
 	bool isnull;
-	const RunNames *run =
-		find_run(stats, DatumGetUUIDP(slot_getattr(row, RT_ATT(t, tasks, run_id), &isnull)));
 	Datum cost;
 	RtStatKey key;
 	RtStat *stat;
@@ -601,26 +564,88 @@ count_finished_task(RtStats *stats, TupleTableSlot *row, const RtTable *t, const
 			   count_from(row, first_token), sign);
 }
 
-/* All that a task contributes. */
-static void
-count_task(RtStats *stats, TupleTableSlot *row, const RtTable *t, int sign)
+/* The run of a task, by what statistics call it. */
+static const RunNames *
+run_of(RtStats *stats, TupleTableSlot *task, const RtTable *t)
 {
-	RtPhase phase = phase_of(row, RT_ATT(t, tasks, phase));
+	bool isnull;
 
-	if (!RT_PHASE_IS_OPEN(phase))
-		count_finished_task(stats, row, t, rt_phase_names[phase], sign);
+	return find_run(stats, DatumGetUUIDP(slot_getattr(task, RT_ATT(t, tasks, run_id), &isnull)));
 }
 
-/* What an UPDATE of a task contributes. */
 static void
-count_changed_task(RtStats *stats, TupleTableSlot *old, TupleTableSlot *new, const RtTable *t)
+names_from(RunNames *names, TupleTableSlot *run, const RtTable *t)
 {
-	AttrNumber phase = RT_ATT(t, tasks, phase);
+	RtStatKey key;
 
-	count_task(stats, old, t, -1);
-	count_task(stats, new, t, 1);
-	if (!RT_PHASE_IS_OPEN(phase_of(old, phase)) && RT_PHASE_IS_OPEN(phase_of(new, phase)))
-		count_finished_task(stats, old, t, RETRIED, 1);
+	name_from(&key, RT_STAT_KIND, run, RT_ATT(t, runs, kind));
+	name_from(&key, RT_STAT_WORKFLOW_ID, run, RT_ATT(t, runs, workflow_id));
+	names->kind = key.names[RT_STAT_KIND];
+	names->kind_len = key.lens[RT_STAT_KIND];
+	names->workflow_id = key.names[RT_STAT_WORKFLOW_ID];
+	names->workflow_id_len = key.lens[RT_STAT_WORKFLOW_ID];
+}
+
+/* A run gets another kind or workflow: what its tasks counted goes with it. */
+static void
+move_tasks(RtStats *stats, const RtChanges *changes, const RtTable *t)
+{
+	Relation rel = table_open(rt_table(RT_tasks)->relid, AccessShareLock);
+	const RtTable *tasks = rt_table(RT_tasks);
+	Snapshot snapshot = rt_latest_snapshot();
+	RunNames names[2];
+	RtProbe probe;
+	bool isnull;
+
+	names_from(&names[0], changes->old, t);
+	names_from(&names[1], changes->new, t);
+	rt_probe_begin(&probe, rel, slot_getattr(changes->new, RT_ATT(t, runs, run_id), &isnull),
+				   snapshot);
+	while (rt_probe_next(&probe, ForwardScanDirection))
+	{
+		RtPhase phase = phase_of(probe.slot, RT_ATT(tasks, tasks, phase));
+
+		CHECK_FOR_INTERRUPTS();
+		if (RT_PHASE_IS_OPEN(phase))
+			continue;
+		count_finished_task(stats, &names[0], probe.slot, tasks, rt_phase_names[phase], -1);
+		count_finished_task(stats, &names[1], probe.slot, tasks, rt_phase_names[phase], 1);
+	}
+	rt_probe_end(&probe);
+	UnregisterSnapshot(snapshot);
+	table_close(rel, NoLock);
+}
+
+/* What an UPDATE of a run contributes: mostly nothing. */
+static void
+count_changed_run(RtStats *stats, const RtChanges *changes, const RtTable *t)
+{
+	TupleTableSlot *old = changes->old;
+	TupleTableSlot *new = changes->new;
+	AttrNumber phase = RT_ATT(t, runs, phase);
+	AttrNumber finished_at = RT_ATT(t, runs, finished_at);
+	RtPhase before = phase_of(old, phase);
+	RtPhase after = phase_of(new, phase);
+
+	if (rt_changes_differ(changes, RT_ATT(t, runs, kind)) ||
+		rt_changes_differ(changes, RT_ATT(t, runs, workflow_id)) ||
+		rt_changes_differ(changes, RT_ATT(t, runs, settings)))
+	{
+		count_run(stats, old, t, -1);
+		count_run(stats, new, t, 1);
+		if (rt_changes_differ(changes, RT_ATT(t, runs, kind)) ||
+			rt_changes_differ(changes, RT_ATT(t, runs, workflow_id)))
+			move_tasks(stats, changes, t);
+	}
+	else if (before != after || count_from(old, finished_at) != count_from(new, finished_at))
+	{
+		if (!RT_PHASE_IS_OPEN(before))
+			count_finished_run(stats, old, t, rt_phase_names[before], -1);
+		if (!RT_PHASE_IS_OPEN(after))
+			count_finished_run(stats, new, t, rt_phase_names[after], 1);
+	}
+	if (!RT_PHASE_IS_OPEN(before) && RT_PHASE_IS_OPEN(after))
+		count_finished_run(stats, old, t, RETRIED, 1);
 }
 
 /* ----------------------------------------------------------------
@@ -628,98 +653,78 @@ count_changed_task(RtStats *stats, TupleTableSlot *old, TupleTableSlot *new, con
  * ----------------------------------------------------------------
  */
 
-typedef void (*CountRow)(RtStats *stats, TupleTableSlot *row, const RtTable *t, int sign);
-typedef void (*CountChange)(RtStats *stats, TupleTableSlot *old, TupleTableSlot *new,
-							const RtTable *t);
-
-static void
-rewind_rows(Tuplestorestate *rows)
-{
-	tuplestore_select_read_pointer(rows, tuplestore_alloc_read_pointer(rows, EXEC_FLAG_REWIND));
-	tuplestore_rescan(rows);
-}
-
-/* Sum up what a statement has inserted or updated.  Old and new rows come in the same order. */
-static void
-count_statement(RtStats *stats, TriggerData *trigdata, const RtTable *t, CountRow count_row,
-				CountChange count_change)
-{
-	TupleDesc desc = RelationGetDescr(trigdata->tg_relation);
-	TupleTableSlot *new = MakeSingleTupleTableSlot(desc, &TTSOpsMinimalTuple);
-	TupleTableSlot *old = NULL;
-	MemoryContext context;
-
-	rewind_rows(trigdata->tg_newtable);
-	if (trigdata->tg_oldtable)
-	{
-		old = MakeSingleTupleTableSlot(desc, &TTSOpsMinimalTuple);
-		rewind_rows(trigdata->tg_oldtable);
-	}
-	while (tuplestore_gettupleslot(trigdata->tg_newtable, true, false, new))
-	{
-		CHECK_FOR_INTERRUPTS();
-		if (old && !tuplestore_gettupleslot(trigdata->tg_oldtable, true, false, old))
-			elog(ERROR, "old and new rows of \"%s\" do not match",
-				 RelationGetRelationName(trigdata->tg_relation));
-		context = MemoryContextSwitchTo(stats->row_context);
-		if (old == NULL)
-			count_row(stats, new, t, 1);
-		else
-			count_change(stats, old, new, t);
-		MemoryContextSwitchTo(context);
-		MemoryContextReset(stats->row_context);
-	}
-	ExecDropSingleTupleTableSlot(new);
-	if (old)
-		ExecDropSingleTupleTableSlot(old);
-}
-
-/* Runs that are deleted while they are open. */
-static void
-count_deleted_runs(RtStats *stats, TriggerData *trigdata, const RtTable *t)
-{
-	TupleTableSlot *old =
-		MakeSingleTupleTableSlot(RelationGetDescr(trigdata->tg_relation), &TTSOpsMinimalTuple);
-	MemoryContext context;
-
-	rewind_rows(trigdata->tg_oldtable);
-	while (tuplestore_gettupleslot(trigdata->tg_oldtable, true, false, old))
-	{
-		CHECK_FOR_INTERRUPTS();
-		if (!RT_PHASE_IS_OPEN(phase_of(old, RT_ATT(t, runs, phase))))
-			continue;
-		context = MemoryContextSwitchTo(stats->row_context);
-		count_created_run(stats, old, t, -1);
-		MemoryContextSwitchTo(context);
-		MemoryContextReset(stats->row_context);
-	}
-	ExecDropSingleTupleTableSlot(old);
-}
-
-/* In the AFTER trigger of runs: append what the statement adds to the statistics. */
+/* Count a change of a task.  A statement's deltas are appended by rt_stats_end(). */
 void
-rt_stats_of_runs(TriggerData *trigdata, const RtTable *table)
+rt_stats_change_task(RtStats *stats, const RtChanges *changes, const RtTable *t)
 {
-	RtStats *stats = rt_stats_begin();
+	AttrNumber phase = RT_ATT(t, tasks, phase);
+	RtPhase before = changes->old ? phase_of(changes->old, phase) : RT_QUEUED;
+	RtPhase after = changes->new ? phase_of(changes->new, phase) : RT_QUEUED;
+	MemoryContext old;
 
-	if (trigdata->tg_newtable)
-		count_statement(stats, trigdata, table, count_run, count_changed_run);
-	else
-		count_deleted_runs(stats, trigdata, table);
-	append_deltas(stats);
-	rt_stats_end(stats);
-}
-
-/* The same in the AFTER trigger of tasks; deleting them does not count. */
-void
-rt_stats_of_tasks(TriggerData *trigdata, const RtTable *table)
-{
-	RtStats *stats;
-
-	if (trigdata->tg_newtable == NULL)
+	/* what is deleted still counts */
+	if (changes->new == NULL || (RT_PHASE_IS_OPEN(before) && RT_PHASE_IS_OPEN(after)))
 		return;
-	stats = rt_stats_begin();
-	count_statement(stats, trigdata, table, count_task, count_changed_task);
-	append_deltas(stats);
+	old = MemoryContextSwitchTo(stats->row_context);
+	if (!RT_PHASE_IS_OPEN(before))
+		count_finished_task(stats, run_of(stats, changes->old, t), changes->old, t,
+							rt_phase_names[before], -1);
+	if (!RT_PHASE_IS_OPEN(after))
+		count_finished_task(stats, run_of(stats, changes->new, t), changes->new, t,
+							rt_phase_names[after], 1);
+	else
+		count_finished_task(stats, run_of(stats, changes->old, t), changes->old, t, RETRIED, 1);
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(stats->row_context);
+}
+
+/* Count a change of a run. */
+void
+rt_stats_change_run(RtStats *stats, const RtChanges *changes, const RtTable *t)
+{
+	MemoryContext old = MemoryContextSwitchTo(stats->row_context);
+
+	if (changes->old && changes->new)
+		count_changed_run(stats, changes, t);
+	else if (changes->new)
+		count_run(stats, changes->new, t, 1);
+	else if (RT_PHASE_IS_OPEN(phase_of(changes->old, RT_ATT(t, runs, phase))))
+		count_created_run(stats, changes->old, t, -1);
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(stats->row_context);
+}
+
+/* Before TRUNCATE of runs: those that are open were never created. */
+void
+rt_stats_truncate_runs(void)
+{
+	Relation open_runs = table_open(rt_table(RT_open_runs)->relid, AccessShareLock);
+	Relation runs = table_open(rt_table(RT_runs)->relid, AccessShareLock);
+	Snapshot snapshot = rt_latest_snapshot();
+	RtStats *stats = rt_stats_begin();
+	TupleTableSlot *row = table_slot_create(open_runs, NULL);
+	TableScanDesc scan = table_beginscan(open_runs, snapshot, 0, NULL);
+
+	while (table_scan_getnextslot(scan, ForwardScanDirection, row))
+	{
+		bool isnull;
+		Datum run_id =
+			slot_getattr(row, RT_ATT(rt_table(RT_open_runs), open_runs, run_id), &isnull);
+		MemoryContext old = MemoryContextSwitchTo(stats->row_context);
+		RtProbe probe;
+
+		CHECK_FOR_INTERRUPTS();
+		rt_probe_begin(&probe, runs, run_id, snapshot);
+		if (rt_probe_next(&probe, ForwardScanDirection))
+			count_created_run(stats, probe.slot, rt_table(RT_runs), -1);
+		rt_probe_end(&probe);
+		MemoryContextSwitchTo(old);
+		MemoryContextReset(stats->row_context);
+	}
+	table_endscan(scan);
+	ExecDropSingleTupleTableSlot(row);
+	UnregisterSnapshot(snapshot);
+	table_close(runs, NoLock);
+	table_close(open_runs, NoLock);
 	rt_stats_end(stats);
 }

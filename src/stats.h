@@ -8,15 +8,18 @@
 #ifndef RT_STATS_H
 #define RT_STATS_H
 
-#include "commands/trigger.h"
 #include "utils/array.h"
 
 #include "catalog.h"
+#include "changes.h"
 
 /* ---- histogram.c ---- */
 
 /* 0 to 100 ms one by one, then 90 for each of ten decades */
 #define RT_NBUCKETS (101 + 90 * 10)
+
+/* longer durations are taken for this one, 31 years */
+#define RT_MAX_MS INT64CONST(1000000000000)
 
 typedef struct RtBucket
 {
@@ -92,6 +95,7 @@ typedef struct RtStats RtStats;
 extern RtStats *rt_stats_begin(void);
 extern RtStat *rt_stats_get(RtStats *stats, const RtStatKey *key);
 extern int rt_stats_all(RtStats *stats, RtStat ***all);
+extern void rt_stats_free(RtStats *stats);
 extern void rt_stats_end(RtStats *stats);
 extern MemoryContext rt_stats_context(RtStats *stats);
 extern void rt_stat_name(RtStatKey *key, RtStatName name, const char *value);
@@ -99,11 +103,12 @@ extern void rt_stat_count(RtStat *stat, RtStatCounter counter, int64 amount);
 extern void rt_stat_cost(RtStats *stats, RtStat *stat, Datum cost, int sign);
 extern bool rt_stat_is_zero(const RtStat *stat);
 
-extern void rt_stats_of_runs(TriggerData *trigdata, const RtTable *table);
-extern void rt_stats_of_tasks(TriggerData *trigdata, const RtTable *table);
+extern void rt_stats_truncate_runs(void);
+extern void rt_stats_change_run(RtStats *stats, const RtChanges *changes, const RtTable *t);
+extern void rt_stats_change_task(RtStats *stats, const RtChanges *changes, const RtTable *t);
 
 /* ---- stats_fold.c ---- */
 
-extern int64 rt_stats_fold(int64 max_deltas, bool wait);
+extern int64 rt_stats_fold(int64 max_deltas, TimestampTz until, bool wait, bool *more);
 
 #endif /* RT_STATS_H */

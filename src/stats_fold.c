@@ -23,6 +23,7 @@
 #include "catalog/pg_type.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
+#include "tcop/utility.h"
 #include "storage/lock.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -40,7 +41,7 @@ PG_FUNCTION_INFO_V1(run_tracker_fold_statistics);
 #define RT_LOCK_FOLD  1
 
 /* deltas that are summed up before their sums are written */
-#define CHUNK 5000
+#define CHUNK 2000
 
 /* The columns that a row's key consists of, in the order of the primary key. */
 #define NKEYS 12
@@ -123,11 +124,11 @@ name_is(const RtStatKey *key, RtStatName name, const char *value)
 		   memcmp(key->names[name], value, key->lens[name]) == 0;
 }
 
-/* Add a delta to the sum of a key, for the user and for all users. */
+/* Add a delta to the sum of a key, for the user (unless that is left out) and for all users. */
 static void
-add_to(RtStats *stats, RtStatKey key, const Delta *delta)
+add_to(RtStats *stats, RtStatKey key, const Delta *delta, bool of_user)
 {
-	for (int all_users = 0; all_users <= 1; all_users++)
+	for (int all_users = !of_user; all_users <= 1; all_users++)
 	{
 		MemoryContext old;
 		RtStat *stat;
@@ -148,21 +149,26 @@ add_to(RtStats *stats, RtStatKey key, const Delta *delta)
 	}
 }
 
-/* Add a delta to the sums of all time, of its day and of its hour. */
+/*
+ * Add a delta to the sums of all time, of its day and of its hour.  Days and hours are many
+ * rows: modes are not kept apart there, nor the tasks of a user by the hour.
+ */
 static void
-add_to_periods(RtStats *stats, RtStatKey key, const Delta *delta)
+add_to_periods(RtStats *stats, RtStatKey key, const Delta *delta, bool hours_of_user)
 {
 	TimestampTz hour = key.period_at;
 	int64 rest = TIMESTAMP_NOT_FINITE(hour) ? 0 : hour % USECS_PER_DAY;
 
-	rt_stat_name(&key, RT_STAT_PERIOD, "hour");
-	add_to(stats, key, delta);
-	rt_stat_name(&key, RT_STAT_PERIOD, "day");
-	key.period_at = hour - (rest < 0 ? rest + USECS_PER_DAY : rest);
-	add_to(stats, key, delta);
 	rt_stat_name(&key, RT_STAT_PERIOD, "all");
 	key.period_at = DT_NOBEGIN;
-	add_to(stats, key, delta);
+	add_to(stats, key, delta, true);
+	rt_stat_name(&key, RT_STAT_MODE, NULL);
+	key.period_at = hour;
+	rt_stat_name(&key, RT_STAT_PERIOD, "hour");
+	add_to(stats, key, delta, hours_of_user);
+	rt_stat_name(&key, RT_STAT_PERIOD, "day");
+	key.period_at = hour - (rest < 0 ? rest + USECS_PER_DAY : rest);
+	add_to(stats, key, delta, true);
 }
 
 /* Of kinds and workflows, what is about tasks goes to the row without a phase, but for retried
@@ -200,14 +206,14 @@ add_delta(RtStats *stats, Delta *delta)
 		rt_stat_name(&key, RT_STAT_SOURCE, "model");
 		rt_stat_name(&key, RT_STAT_KIND, NULL);
 		rt_stat_name(&key, RT_STAT_WORKFLOW_ID, NULL);
-		add_to_periods(stats, key, delta);
+		add_to_periods(stats, key, delta, false);
 		tasks_of_runs(delta);
 	}
 
 	key = delta->key;
 	rt_stat_name(&key, RT_STAT_SOURCE, "kind");
 	rt_stat_name(&key, RT_STAT_WORKFLOW_ID, NULL);
-	add_to_periods(stats, key, delta);
+	add_to_periods(stats, key, delta, true);
 
 	if (delta->key.lens[RT_STAT_WORKFLOW_ID] > 0)
 	{
@@ -216,7 +222,7 @@ add_delta(RtStats *stats, Delta *delta)
 		rt_stat_name(&key, RT_STAT_PERIOD, "all");
 		rt_stat_name(&key, RT_STAT_KIND, NULL);
 		key.period_at = DT_NOBEGIN;
-		add_to(stats, key, delta);
+		add_to(stats, key, delta, true);
 	}
 }
 
@@ -431,14 +437,14 @@ take_deltas(RtWriter *writer, TableScanDesc scan, TupleTableSlot *row, RtStats *
 }
 
 /*
- * Fold at most so many deltas; returns how many, or -1 if somebody else is at it and we are
- * not to wait.  In a READ COMMITTED transaction, whose end makes it visible.
+ * Fold at most so many deltas, and none after a moment; returns how many, or -1 if somebody
+ * else is at it and we are not to wait.  more says whether there may be more of them.  In a
+ * READ COMMITTED transaction, whose end makes it visible.
  */
 int64
-rt_stats_fold(int64 max_deltas, bool wait)
+rt_stats_fold(int64 max_deltas, TimestampTz until, bool wait, bool *more)
 {
 	int64 folded = 0;
-	bool more = true;
 	LOCKTAG tag;
 	RtWriter writer;
 	Snapshot snapshot;
@@ -453,7 +459,8 @@ rt_stats_fold(int64 max_deltas, bool wait)
 	snapshot = rt_latest_snapshot();
 	row = table_slot_create(writer.rel, NULL);
 	scan = table_beginscan(writer.rel, snapshot, 0, NULL);
-	while (more && folded < max_deltas)
+	*more = true;
+	while (*more && folded < max_deltas && GetCurrentTimestamp() < until)
 	{
 		RtStats *stats = rt_stats_begin();
 		int64 wanted = Min(CHUNK, max_deltas - folded);
@@ -463,8 +470,8 @@ rt_stats_fold(int64 max_deltas, bool wait)
 			put_totals(stats);
 		folded += n;
 		/* a scan that has ended would begin again */
-		more = n == wanted;
-		rt_stats_end(stats);
+		*more = n == wanted;
+		rt_stats_free(stats);
 	}
 	table_endscan(scan);
 	ExecDropSingleTupleTableSlot(row);
@@ -477,6 +484,10 @@ rt_stats_fold(int64 max_deltas, bool wait)
 Datum
 run_tracker_fold_statistics(PG_FUNCTION_ARGS)
 {
+	bool more;
+
+	PreventCommandIfReadOnly("fold_statistics()");
+	PreventCommandDuringRecovery("fold_statistics()");
 	if (PG_ARGISNULL(0) || PG_GETARG_INT32(0) < 1)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 						errmsg("argument \"max_deltas\" must be at least 1")));
@@ -486,5 +497,5 @@ run_tracker_fold_statistics(PG_FUNCTION_ARGS)
 	if (IsolationUsesXactSnapshot())
 		ereport(ERROR, (errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
 						errmsg("statistics can only be folded in a READ COMMITTED transaction")));
-	PG_RETURN_INT64(rt_stats_fold(PG_GETARG_INT32(0), true));
+	PG_RETURN_INT64(rt_stats_fold(PG_GETARG_INT32(0), DT_NOEND, true, &more));
 }
