@@ -3,7 +3,7 @@
 CREATE FUNCTION run_tracker.worker_state(OUT database text, OUT state text, OUT pid integer, OUT launcher_pid integer,
     OUT last_pass_at timestamptz, OUT next_deadline_at timestamptz, OUT retry_at timestamptz, OUT passes bigint,
     OUT timed_out bigint, OUT requeued bigint, OUT rearmed bigint, OUT pending_notifications integer,
-    OUT notifications bigint, OUT resyncs bigint, OUT errors bigint, OUT failures integer, OUT last_error text,
+    OUT notifications bigint, OUT resyncs bigint, OUT folded bigint, OUT errors bigint, OUT failures integer, OUT last_error text,
     OUT last_error_at timestamptz)
 RETURNS SETOF record
 LANGUAGE c VOLATILE ROWS 5 SET search_path = pg_catalog, pg_temp
@@ -20,7 +20,7 @@ COMMENT ON FUNCTION run_tracker.wake_worker() IS
 -- A view of the extension's, not of the user's: it shows what the server does, and holds nothing that could be lost.
 CREATE VIEW run_tracker.worker_status WITH (security_invoker = true) AS
 SELECT s.database, s.state, s.pid, s.launcher_pid, s.last_pass_at, s.next_deadline_at, s.retry_at, s.passes,
-       s.timed_out, s.requeued, s.rearmed, s.pending_notifications, s.notifications, s.resyncs, s.errors,
+       s.timed_out, s.requeued, s.rearmed, s.pending_notifications, s.notifications, s.resyncs, s.folded, s.errors,
        s.failures, s.last_error, s.last_error_at
 FROM run_tracker.worker_state() s;
 DO $$ BEGIN PERFORM run_tracker.revoke_all('run_tracker.worker_status'); END $$;
@@ -44,6 +44,8 @@ COMMENT ON COLUMN run_tracker.worker_status.pending_notifications IS 'Runs that 
 COMMENT ON COLUMN run_tracker.worker_status.notifications IS 'Announcements of runs that it has sent.';
 COMMENT ON COLUMN run_tracker.worker_status.resyncs IS
 'How often it told listeners to read everything again, see run_tracker.notify_queue_size.';
+COMMENT ON COLUMN run_tracker.worker_status.folded IS
+'Rows of stat_deltas that it has folded into stat_totals, see run_tracker.fold_interval.';
 COMMENT ON COLUMN run_tracker.worker_status.errors IS 'Errors, those of single runs included.';
 COMMENT ON COLUMN run_tracker.worker_status.failures IS 'Errors in a row that ended its work; 0 after a success.';
 COMMENT ON COLUMN run_tracker.worker_status.last_error IS 'Message of the last error.';

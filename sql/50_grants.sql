@@ -27,7 +27,7 @@ AS $$
     SELECT '{tracker_version,current_user_id,is_service,lifecycle_diagram,run_messages,run_logs,log_level_rank,
              check_totals,require_tables,read_logs,compare_totals,stuck_runs,task_response,read_response,
              read_response_from,histogram_bucket,histogram_bound,histogram_quantile,histogram_count,merge_histograms,
-             stat_rows,summarize_runs,summarize_user_runs,user_stats,workflow_stats,kind_stats,model_stats,trend_stats,list_runs,
+             stat_rows,summarize_runs,summarize_trend,user_stats,workflow_stats,kind_stats,model_stats,trend_stats,list_runs,
              find_runs,run_conditions,run_details,compare_runs,compare_run_values,export_runs,timeline,run_timeline,report_html,dashboard_html,
              html_escape,html_style,html_page,health,read_metrics,openmetrics}'::text[]
         || CASE WHEN whom IN ('client', 'service') THEN

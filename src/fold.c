@@ -5,11 +5,7 @@
  *
  * An AFTER STATEMENT trigger hands over the transition tables.  Old rows count
  * -1, new rows +1, each for its own run: so moves between runs, corrections and
- * no-op updates need no case of their own, and old and new rows need not be
- * paired.
- *
- * The tuplestores are shared by all triggers of the statement: each is read with
- * a read pointer of our own, and never freed.
+ * no-op updates need no case of their own.
  *
  * Memory: a context under the current one, deleted by rt_fold_end().
  *
@@ -23,7 +19,6 @@
 #include "utils/fmgrprotos.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
-#include "utils/tuplestore.h"
 
 #include "notes.h"
 #include "open_runs.h"
@@ -73,27 +68,28 @@ fold_delta(RtFold *fold, const pg_uuid_t *run_id)
 	return fold->last;
 }
 
-/* Add the rows of a transition table of rel; contribution says what a row counts. */
+/* Add what a row counts, sign times; contribution says what that is. */
 void
-rt_fold_rows(RtFold *fold, Tuplestorestate *rows, Relation rel, const RtTable *table,
-			 AttrNumber run_id_att, RtContribution contribution, int sign)
+rt_fold_row(RtFold *fold, TupleTableSlot *row, const RtTable *table, AttrNumber run_id_att,
+			RtContribution contribution, int sign)
 {
-	MemoryContext oldcontext = MemoryContextSwitchTo(fold->context);
-	TupleTableSlot *slot = MakeSingleTupleTableSlot(RelationGetDescr(rel), &TTSOpsMinimalTuple);
-	int pointer = tuplestore_alloc_read_pointer(rows, EXEC_FLAG_REWIND);
+	bool isnull;
+	Datum run_id = slot_getattr(row, run_id_att, &isnull);
+	MemoryContext old = MemoryContextSwitchTo(fold->context);
 
-	tuplestore_select_read_pointer(rows, pointer);
-	tuplestore_rescan(rows);
-	while (tuplestore_gettupleslot(rows, true, false, slot))
-	{
-		bool isnull;
-		Datum run_id = slot_getattr(slot, run_id_att, &isnull);
+	contribution(fold_delta(fold, DatumGetUUIDP(run_id)), row, table, sign);
+	MemoryContextSwitchTo(old);
+}
 
-		CHECK_FOR_INTERRUPTS();
-		contribution(fold_delta(fold, DatumGetUUIDP(run_id)), slot, table, sign);
-	}
-	ExecDropSingleTupleTableSlot(slot);
-	MemoryContextSwitchTo(oldcontext);
+/* Add a change: the old row counts -1, the new one +1. */
+void
+rt_fold_change(RtFold *fold, const RtChanges *changes, const RtTable *table, AttrNumber run_id_att,
+			   RtContribution contribution)
+{
+	if (changes->old)
+		rt_fold_row(fold, changes->old, table, run_id_att, contribution, -1);
+	if (changes->new)
+		rt_fold_row(fold, changes->new, table, run_id_att, contribution, 1);
 }
 
 /* Compare two uuids, or two pointers to structs that begin with one. */
@@ -142,15 +138,14 @@ rt_fold_statement(TriggerData *trigdata, const RtTable *table, AttrNumber run_id
 				  RtContribution contribution)
 {
 	RtFold *fold = rt_fold_begin();
+	RtChanges changes;
 	RtDelta **deltas;
 	int n;
 
-	if (trigdata->tg_oldtable)
-		rt_fold_rows(fold, trigdata->tg_oldtable, trigdata->tg_relation, table, run_id_att,
-					 contribution, -1);
-	if (trigdata->tg_newtable)
-		rt_fold_rows(fold, trigdata->tg_newtable, trigdata->tg_relation, table, run_id_att,
-					 contribution, 1);
+	rt_changes_begin(&changes, trigdata);
+	while (rt_changes_next(&changes))
+		rt_fold_change(fold, &changes, table, run_id_att, contribution);
+	rt_changes_end(&changes);
 
 	n = rt_fold_deltas(fold, &deltas);
 	rt_totals_apply(deltas, n);

@@ -24,6 +24,7 @@ int rt_max_workers = 4;
 int rt_max_sleep_s = 300;
 int rt_batch_size = 500;
 int rt_batch_timeout_ms = 5000;
+int rt_fold_interval_ms = 10000;
 
 static const struct config_enum_entry identity_options[] = {
 	{"jwt", RT_IDENTITY_JWT, false},
@@ -83,6 +84,14 @@ define_worker_settings(void)
 							"Longest time that one transaction of the background worker may take.",
 							"It is cancelled then, and tried again later.", &rt_batch_timeout_ms,
 							5000, 100, 10 * 60 * 1000, PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+
+	DefineCustomIntVariable("run_tracker.fold_interval",
+							"Time after which the background worker folds what was added to "
+							"statistics.",
+							"Statistics are exact at any time; the more is not folded, the slower "
+							"they are read.",
+							&rt_fold_interval_ms, 10 * 1000, 100, 60 * 60 * 1000, PGC_SIGHUP,
+							GUC_UNIT_MS, NULL, NULL, NULL);
 
 	if (!process_shared_preload_libraries_in_progress)
 		return;

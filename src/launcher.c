@@ -231,7 +231,7 @@ due_at(const RtDatabase *db, TimestampTz now)
 		due = DT_NOBEGIN;
 	else if (db->state != RT_DB_DISABLED && db->state != RT_DB_INCOMPLETE)
 	{
-		due = rt_shared_announcement_due(db, now);
+		due = Min(rt_shared_announcement_due(db, now), rt_shared_fold_due(db, now));
 		if (TIMESTAMP_NOT_FINITE(db->next_at))
 			due = Min(due, db->next_at);
 		else

@@ -15,7 +15,6 @@
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 #include "utils/snapmgr.h"
-#include "utils/tuplestore.h"
 
 #include "calls.h"
 #include "open_runs.h"
@@ -144,15 +143,13 @@ name_run(const pg_uuid_t *run_id, const char *name)
 static void
 name_runs(TriggerData *trigdata, const RtTable *t)
 {
-	Tuplestorestate *rows = trigdata->tg_newtable;
-	TupleTableSlot *slot =
-		MakeSingleTupleTableSlot(RelationGetDescr(trigdata->tg_relation), &TTSOpsMinimalTuple);
+	RtChanges changes;
 	pg_uuid_t last = {{0}};
 
-	tuplestore_select_read_pointer(rows, tuplestore_alloc_read_pointer(rows, EXEC_FLAG_REWIND));
-	tuplestore_rescan(rows);
-	while (tuplestore_gettupleslot(rows, true, false, slot))
+	rt_changes_begin(&changes, trigdata);
+	while (rt_changes_next(&changes))
 	{
+		TupleTableSlot *slot = changes.new;
 		bool isnull;
 		text *role = DatumGetTextPP(slot_getattr(slot, RT_ATT(t, messages, role), &isnull));
 		Datum content;
@@ -173,7 +170,7 @@ name_runs(TriggerData *trigdata, const RtTable *t)
 			(name = make_name(DatumGetTextPP(content))) != NULL)
 			name_run(&run_id, name);
 	}
-	ExecDropSingleTupleTableSlot(slot);
+	rt_changes_end(&changes);
 }
 
 /* AFTER INSERT, UPDATE or DELETE FOR EACH STATEMENT on messages: totals, names of runs. */

@@ -43,6 +43,7 @@ static struct
 {
 	TimestampTz deadline; /* earliest; DT_NOEND: none */
 	bool check;
+	bool statistics;			   /* are to be folded */
 	bool databases;				   /* have come or gone */
 	bool resync;				   /* too many runs to note them one by one */
 	SubTransactionId resync_subid; /* in which there were */
@@ -73,6 +74,13 @@ void
 rt_note_check(void)
 {
 	notes.check = true;
+}
+
+/* There is something to be added to the statistics. */
+void
+rt_note_statistics(void)
+{
+	notes.statistics = true;
 }
 
 static void
@@ -161,16 +169,17 @@ forget_all(void)
 	forget_runs();
 	notes.deadline = DT_NOEND;
 	notes.check = false;
+	notes.statistics = false;
 	notes.databases = false;
 }
 
 static void
 tell(bool prepared)
 {
-	if (rt_shared_available() &&
-		(notes.deadline != DT_NOEND || notes.check || notes.nruns > 0 || notes.resync))
-		rt_shared_tell(notes.deadline, notes.check, notes.runs, prepared ? 0 : notes.nruns,
-					   prepared ? false : notes.resync);
+	if (rt_shared_available() && (notes.deadline != DT_NOEND || notes.check || notes.statistics ||
+								  notes.nruns > 0 || notes.resync))
+		rt_shared_tell(notes.deadline, notes.check, notes.statistics, notes.runs,
+					   prepared ? 0 : notes.nruns, prepared ? false : notes.resync);
 	if (notes.databases)
 		rt_shared_databases_changed();
 	forget_all();

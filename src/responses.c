@@ -19,15 +19,16 @@
 
 #include "access/detoast.h"
 #include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
 #include "executor/executor.h"
 #include "lib/stringinfo.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
-#include "utils/hsearch.h"
 #include "utils/snapmgr.h"
-#include "utils/tuplestore.h"
 
 #include "calls.h"
 #include "notes.h"
@@ -41,6 +42,19 @@ PG_FUNCTION_INFO_V1(run_tracker_append_response);
  * What the triggers of tasks do
  * ----------------------------------------------------------------
  */
+
+/*
+ * Under REPEATABLE READ, pieces that are newer than the transaction's snapshot must not be
+ * gone past: the transaction took the response for a shorter one.
+ */
+static void
+check_visible(Relation rel, TupleTableSlot *piece)
+{
+	if (IsolationUsesXactSnapshot() &&
+		!table_tuple_satisfies_snapshot(rel, piece, GetTransactionSnapshot()))
+		ereport(ERROR, (errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+						errmsg("could not serialize access due to concurrent update")));
+}
 
 /* The response and its pieces as one text; (Datum) 0 if there are no pieces. */
 static Datum
@@ -61,6 +75,7 @@ join_response(Datum run_id, Datum task_id, Datum response)
 		text *piece;
 
 		CHECK_FOR_INTERRUPTS();
+		check_visible(rel, probe.slot);
 		if (!found)
 		{
 			text *begin = DatumGetTextPP(response);
@@ -81,7 +96,7 @@ join_response(Datum run_id, Datum task_id, Datum response)
 
 /*
  * Put the pieces of a response together: in the BEFORE trigger, when an UPDATE finishes an
- * open task or moves it to another run, and does not assign a response itself.
+ * open task, or changes what its pieces are found by, and does not assign a response itself.
  */
 void
 rt_response_complete(RtRow *row)
@@ -89,13 +104,14 @@ rt_response_complete(RtRow *row)
 	const RtTable *t = row->table;
 	AttrNumber response = RT_ATT(t, tasks, response);
 	AttrNumber run_id = RT_ATT(t, tasks, run_id);
+	AttrNumber task_id = RT_ATT(t, tasks, task_id);
 	AttrNumber phase = RT_ATT(t, tasks, phase);
 	Datum whole;
 
 	if (row->old_nulls[response - 1] ||
 		!RT_PHASE_IS_OPEN(rt_phase_decode(row->old_values[phase - 1])) ||
 		(RT_PHASE_IS_OPEN(rt_phase_decode(rt_row_get(row, phase))) &&
-		 !rt_row_differs(row, run_id)) ||
+		 !rt_row_differs(row, run_id) && !rt_row_differs(row, task_id)) ||
 		rt_row_differs(row, response))
 		return;
 	whole =
@@ -105,135 +121,116 @@ rt_response_complete(RtRow *row)
 		rt_row_set(row, response, whole);
 }
 
-/* An open task with a response, before an UPDATE or DELETE: it may have pieces. */
-typedef struct OpenResponse
+typedef struct ResponseId
 {
-	pg_uuid_t task_id; /* key */
 	pg_uuid_t run_id;
-	Datum response;
-	bool keep; /* its pieces */
-} OpenResponse;
+	pg_uuid_t task_id;
+} ResponseId;
 
-/* The open tasks with a response among the rows of a transition table; NULL if there are none. */
-static HTAB *
-find_open_responses(TriggerData *trigdata, const RtTable *t, TupleTableSlot *slot)
+struct RtResponses
 {
-	Tuplestorestate *rows = trigdata->tg_oldtable;
-	HTAB *result = NULL;
+	int n;
+	int size;
+	ResponseId ids[FLEXIBLE_ARRAY_MEMBER];
+};
+
+static bool
+is_open(TupleTableSlot *row, const RtTable *t)
+{
 	bool isnull;
 
-	tuplestore_select_read_pointer(rows, tuplestore_alloc_read_pointer(rows, EXEC_FLAG_REWIND));
-	tuplestore_rescan(rows);
-	while (tuplestore_gettupleslot(rows, true, false, slot))
-	{
-		OpenResponse *open;
-		Datum response;
-
-		CHECK_FOR_INTERRUPTS();
-		if (!RT_PHASE_IS_OPEN(
-				rt_phase_decode(slot_getattr(slot, RT_ATT(t, tasks, phase), &isnull))))
-			continue;
-		response = slot_getattr(slot, RT_ATT(t, tasks, response), &isnull);
-		if (isnull)
-			continue;
-		if (result == NULL)
-		{
-			HASHCTL ctl = {0};
-
-			ctl.keysize = sizeof(pg_uuid_t);
-			ctl.entrysize = sizeof(OpenResponse);
-			ctl.hcxt = CurrentMemoryContext;
-			result = hash_create("run_tracker open responses", 64, &ctl,
-								 HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-		}
-		open = hash_search(result,
-						   DatumGetUUIDP(slot_getattr(slot, RT_ATT(t, tasks, task_id), &isnull)),
-						   HASH_ENTER, NULL);
-		open->run_id = *DatumGetUUIDP(slot_getattr(slot, RT_ATT(t, tasks, run_id), &isnull));
-		open->response = datumCopy(response, false, -1);
-		open->keep = false;
-	}
-	return result;
+	return RT_PHASE_IS_OPEN(rt_phase_decode(slot_getattr(row, RT_ATT(t, tasks, phase), &isnull)));
 }
 
-/* Keep the pieces of tasks that are as open as they were, and whose response was not replaced. */
-static void
-keep_open_responses(TriggerData *trigdata, const RtTable *t, TupleTableSlot *slot, HTAB *responses)
+static ResponseId
+response_id(TupleTableSlot *row, const RtTable *t)
 {
-	Tuplestorestate *rows = trigdata->tg_newtable;
+	ResponseId id;
 	bool isnull;
 
-	tuplestore_select_read_pointer(rows, tuplestore_alloc_read_pointer(rows, EXEC_FLAG_REWIND));
-	tuplestore_rescan(rows);
-	while (tuplestore_gettupleslot(rows, true, false, slot))
-	{
-		OpenResponse *open =
-			hash_search(responses,
-						DatumGetUUIDP(slot_getattr(slot, RT_ATT(t, tasks, task_id), &isnull)),
-						HASH_FIND, NULL);
-		Datum response;
-
-		CHECK_FOR_INTERRUPTS();
-		if (open == NULL ||
-			!RT_PHASE_IS_OPEN(
-				rt_phase_decode(slot_getattr(slot, RT_ATT(t, tasks, phase), &isnull))) ||
-			rt_uuid_compare(&open->run_id,
-							DatumGetUUIDP(slot_getattr(slot, RT_ATT(t, tasks, run_id), &isnull))) !=
-				0)
-			continue;
-		response = slot_getattr(slot, RT_ATT(t, tasks, response), &isnull);
-		open->keep = !isnull && datum_image_eq(response, open->response, false, -1);
-	}
+	id.run_id = *DatumGetUUIDP(slot_getattr(row, RT_ATT(t, tasks, run_id), &isnull));
+	id.task_id = *DatumGetUUIDP(slot_getattr(row, RT_ATT(t, tasks, task_id), &isnull));
+	return id;
 }
 
-/* Delete the pieces of a task. */
+/* Does a task have its pieces after an UPDATE as it had them before? */
+static bool
+keeps_pieces(const RtChanges *changes, const RtTable *t, const ResponseId *id)
+{
+	ResponseId new_id;
+
+	if (!is_open(changes->new, t))
+		return false;
+	new_id = response_id(changes->new, t);
+	if (memcmp(id, &new_id, sizeof(ResponseId)) != 0)
+		return false;
+	return !rt_changes_differ(changes, RT_ATT(t, tasks, response));
+}
+
+/*
+ * Note a change of a task in the AFTER trigger: responses that are complete, replaced or gone
+ * have no pieces any more.
+ */
+void
+rt_responses_note(RtResponses **responses, const RtChanges *changes, const RtTable *t)
+{
+	RtResponses *r = *responses;
+	ResponseId id;
+	bool isnull;
+
+	/* only an open task with a response can have pieces */
+	if (changes->old == NULL || !is_open(changes->old, t))
+		return;
+	(void) slot_getattr(changes->old, RT_ATT(t, tasks, response), &isnull);
+	if (isnull)
+		return;
+	id = response_id(changes->old, t);
+	if (changes->new &&keeps_pieces(changes, t, &id))
+		return;
+	if (r == NULL || r->n == r->size)
+	{
+		int size = r ? r->size * 2 : 16;
+		Size bytes = offsetof(RtResponses, ids) + sizeof(ResponseId) * size;
+
+		r = r ? repalloc_huge(r, bytes) : palloc0(bytes);
+		r->size = size;
+		*responses = r;
+	}
+	r->ids[r->n++] = id;
+}
+
+/* Delete the pieces of a response. */
 static void
-delete_pieces(RtWriter *writer, const OpenResponse *open, Snapshot snapshot)
+delete_pieces(RtWriter *writer, const ResponseId *id, Snapshot snapshot)
 {
 	RtProbe probe;
 
-	rt_probe_begin_child(&probe, writer->rel, UUIDPGetDatum(&open->run_id),
-						 UUIDPGetDatum(&open->task_id), snapshot);
+	rt_probe_begin_child(&probe, writer->rel, UUIDPGetDatum(&id->run_id),
+						 UUIDPGetDatum(&id->task_id), snapshot);
 	while (rt_probe_next(&probe, ForwardScanDirection))
 	{
 		CHECK_FOR_INTERRUPTS();
+		check_visible(writer->rel, probe.slot);
 		rt_writer_delete(writer, probe.slot);
 	}
 	rt_probe_end(&probe);
 }
 
-/*
- * Delete the pieces of responses that are complete, replaced or gone: in the AFTER trigger of
- * an UPDATE or DELETE, whose caller holds the rows of the tasks.
- */
+/* Delete the pieces of the responses that were noted.  The caller holds the rows of the tasks. */
 void
-rt_responses_forget(TriggerData *trigdata, const RtTable *tasks)
+rt_responses_forget(const RtResponses *responses)
 {
-	TupleTableSlot *slot =
-		MakeSingleTupleTableSlot(RelationGetDescr(trigdata->tg_relation), &TTSOpsMinimalTuple);
-	HTAB *responses = find_open_responses(trigdata, tasks, slot);
-	HASH_SEQ_STATUS status;
-	OpenResponse *open;
 	RtWriter writer;
 	Snapshot snapshot;
 
-	if (responses && trigdata->tg_newtable)
-		keep_open_responses(trigdata, tasks, slot, responses);
-	ExecDropSingleTupleTableSlot(slot);
 	if (responses == NULL)
 		return;
-
 	rt_writer_open(&writer, RT_response_chunks);
 	snapshot = rt_latest_snapshot();
-	hash_seq_init(&status, responses);
-	while ((open = hash_seq_search(&status)) != NULL)
-	{
-		if (!open->keep)
-			delete_pieces(&writer, open, snapshot);
-	}
+	for (int i = 0; i < responses->n; i++)
+		delete_pieces(&writer, &responses->ids[i], snapshot);
 	UnregisterSnapshot(snapshot);
 	rt_writer_close(&writer);
-	hash_destroy(responses);
 }
 
 /* ----------------------------------------------------------------
@@ -247,7 +244,7 @@ typedef struct Target
 	pg_uuid_t run_id;
 	Datum user_id; /* in SPI's memory */
 	Datum status;  /* to go to; 0: it stays */
-	bool begun;	   /* it has a response */
+	bool begun;	   /* it has a response that is not empty */
 } Target;
 
 /* The status that the first piece takes a task to: streaming, or else from the queue. */
@@ -264,12 +261,24 @@ status_of_stream(const RtLifecycle *lifecycle, int from)
 	return to < 0 ? (Datum) 0 : CStringGetTextDatum(lifecycle->states[to].name);
 }
 
+/* 42501 unless the caller may write responses: pieces are written past privileges. */
+static void
+check_privilege(void)
+{
+	const RtTable *t = rt_table(RT_tasks);
+
+	if (pg_class_aclcheck(t->relid, GetUserId(), ACL_UPDATE) != ACLCHECK_OK &&
+		pg_attribute_aclcheck(t->relid, RT_ATT(t, tasks, response), GetUserId(), ACL_UPDATE) !=
+			ACLCHECK_OK)
+		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, rt_table_name(RT_tasks));
+}
+
 /* Find and lock the task; P0002 if the caller may not change it, 55000 if it is finished. */
 static void
 find_target(FunctionCallInfo fcinfo, Target *target)
 {
 	static RtPlan find = {"SELECT lifecycle, status, attempt, run_id, user_id, "
-						  "response IS NOT NULL FROM run_tracker.tasks "
+						  "COALESCE(response <> '', false) FROM run_tracker.tasks "
 						  "WHERE task_id = $1 FOR NO KEY UPDATE",
 						  1,
 						  {UUIDOID}};
@@ -298,7 +307,8 @@ find_target(FunctionCallInfo fcinfo, Target *target)
 	target->run_id = *DatumGetUUIDP(SPI_getbinval(tuple, desc, 4, &isnull));
 	target->user_id = SPI_getbinval(tuple, desc, 5, &isnull);
 	target->begun = DatumGetBool(SPI_getbinval(tuple, desc, 6, &isnull));
-	target->status = target->begun ? (Datum) 0 : status_of_stream(lifecycle, state);
+	if (!target->begun || lifecycle->states[state].phase == RT_QUEUED)
+		target->status = status_of_stream(lifecycle, state);
 }
 
 /* Where the response ends so far, in characters and bytes: after its last piece. */
@@ -341,16 +351,17 @@ find_end(FunctionCallInfo fcinfo, Relation rel, const Target *target, int64 *len
 	*bytes = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &isnull));
 }
 
-/* The first piece is the response; the triggers note the first token. */
+/* The first piece is the response; the triggers note the first token.  Any piece starts the task.
+ */
 static void
-begin_response(FunctionCallInfo fcinfo, const Target *target)
+update_task(FunctionCallInfo fcinfo, const Target *target)
 {
-	static RtPlan plan = {"UPDATE run_tracker.tasks SET response = $2, "
+	static RtPlan plan = {"UPDATE run_tracker.tasks SET response = COALESCE($2, response), "
 						  "status = COALESCE($3, status) WHERE task_id = $1",
 						  3,
 						  {UUIDOID, TEXTOID, TEXTOID}};
 	NullableDatum args[] = {fcinfo->args[0],
-							fcinfo->args[1],
+							{PG_GETARG_DATUM(1), target->begun},
 							{target->status, target->status == (Datum) 0}};
 
 	rt_plan_execute(&plan, args, SPI_OK_UPDATE, false);
@@ -407,7 +418,7 @@ append_piece(FunctionCallInfo fcinfo, const Target *target, text *piece)
 Datum
 run_tracker_append_response(PG_FUNCTION_ARGS)
 {
-	Target target;
+	Target target = {.status = (Datum) 0};
 	text *piece;
 	int64 length = 0;
 
@@ -415,12 +426,13 @@ run_tracker_append_response(PG_FUNCTION_ARGS)
 	rt_call_require(fcinfo, 1, "delta");
 	piece = PG_GETARG_TEXT_PP(1);
 	(void) rt_table(RT_response_chunks);
+	check_privilege();
 	SPI_connect();
 	find_target(fcinfo, &target);
+	if (VARSIZE_ANY_EXHDR(piece) > 0 && (!target.begun || target.status != (Datum) 0))
+		update_task(fcinfo, &target);
 	if (target.begun)
 		length = append_piece(fcinfo, &target, piece);
-	else if (VARSIZE_ANY_EXHDR(piece) > 0)
-		begin_response(fcinfo, &target);
 	SPI_finish();
 	PG_RETURN_INT64(length + pg_mbstrlen_with_len(VARDATA_ANY(piece), VARSIZE_ANY_EXHDR(piece)));
 }

@@ -64,6 +64,7 @@ extern int rt_max_workers;
 extern int rt_max_sleep_s;
 extern int rt_batch_size;
 extern int rt_batch_timeout_ms;
+extern int rt_fold_interval_ms;
 
 extern void rt_guc_init(void);
 

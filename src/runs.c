@@ -21,17 +21,20 @@
 #include "utils/builtins.h"
 #include "utils/datum.h"
 #include "utils/snapmgr.h"
-#include "utils/tuplestore.h"
 
 #include "identity.h"
 #include "notes.h"
 #include "open_runs.h"
 #include "runs.h"
+#include "stats.h"
 #include "totals.h"
 #include "writer.h"
 
 PG_FUNCTION_INFO_V1(run_tracker_runs_before);
 PG_FUNCTION_INFO_V1(run_tracker_runs_after);
+
+/* an id is part of keys: OpenID Connect allows 255 characters */
+#define RT_MAX_USER_ID_LENGTH 512
 
 /* The runs that the tracker itself is ending, in order: the lifecycle need not list that. */
 static struct
@@ -122,6 +125,8 @@ decode_info(RtRunInfo *info, TupleTableSlot *row, const RtTable *t)
 	info->phase = rt_phase_decode(slot_getattr(row, RT_ATT(t, runs, phase), &isnull));
 	(void) slot_getattr(row, RT_ATT(t, runs, name), &isnull);
 	info->named = !isnull;
+	info->kind = copy_value(row, RT_ATT(t, runs, kind), true);
+	info->workflow_id = copy_value(row, RT_ATT(t, runs, workflow_id), true);
 }
 
 /* Look up a run, whoever owns it; false if there is none. */
@@ -288,6 +293,7 @@ fill_new_run(RtRow *row, const RtStatusColumns *c)
 	const RtTable *t = row->table;
 	AttrNumber user_id = RT_ATT(t, runs, user_id);
 	bool service = rt_identity_is_service();
+	int user_id_len;
 
 	if (rt_row_isnull(row, user_id))
 	{
@@ -301,6 +307,11 @@ fill_new_run(RtRow *row, const RtStatusColumns *c)
 							 "run_tracker.identity set to 'role'.")));
 		rt_row_set(row, user_id, CStringGetTextDatum(user ? user : ""));
 	}
+	user_id_len = VARSIZE_ANY_EXHDR(DatumGetTextPP(rt_row_get(row, user_id)));
+	if (user_id_len > RT_MAX_USER_ID_LENGTH)
+		rt_row_violation(row, user_id,
+						 psprintf("It has %d bytes, at most %d are possible.", user_id_len,
+								  RT_MAX_USER_ID_LENGTH));
 	rt_row_default_id(row, RT_ATT(t, runs, run_id));
 	rt_row_default(row, RT_ATT(t, runs, priority), Int32GetDatum(0));
 	(void) rt_status_insert(row, c, "run", service);
@@ -418,30 +429,16 @@ run_tracker_runs_before(PG_FUNCTION_ARGS)
  * ----------------------------------------------------------------
  */
 
-/* Read a transition table into an array; its memory is the current context's. */
-static int
-read_runs(Tuplestorestate *rows, Relation rel, const RtTable *t, RtRun **runs)
+/* Append a row to an array, which is made larger if need be. */
+static void
+add_run(RtRun **runs, int n, TupleTableSlot *row, const RtTable *t)
 {
-	TupleTableSlot *slot = MakeSingleTupleTableSlot(RelationGetDescr(rel), &TTSOpsMinimalTuple);
-	int pointer = tuplestore_alloc_read_pointer(rows, EXEC_FLAG_REWIND);
-	int n = 0;
-	int size = 16;
-
-	*runs = palloc(sizeof(RtRun) * size);
-	tuplestore_select_read_pointer(rows, pointer);
-	tuplestore_rescan(rows);
-	while (tuplestore_gettupleslot(rows, true, false, slot))
-	{
-		CHECK_FOR_INTERRUPTS();
-		if (n == size)
-		{
-			size *= 2;
-			*runs = repalloc_huge(*runs, sizeof(RtRun) * size);
-		}
-		rt_run_decode(&(*runs)[n++], slot, t);
-	}
-	ExecDropSingleTupleTableSlot(slot);
-	return n;
+	/* the size is the next power of two */
+	if (n == 0)
+		*runs = palloc(sizeof(RtRun));
+	else if ((n & (n - 1)) == 0)
+		*runs = repalloc_huge(*runs, sizeof(RtRun) * n * 2);
+	rt_run_decode(&(*runs)[n], row, t);
 }
 
 static bool
@@ -570,7 +567,8 @@ run_tracker_runs_after(PG_FUNCTION_ARGS)
 {
 	const RtTable *t = rt_trigger_check(fcinfo, RT_runs, RT_AFTER_STATEMENT, "runs_after");
 	TriggerData *trigdata = (TriggerData *) fcinfo->context;
-	Relation rel = trigdata->tg_relation;
+	RtStats *stats = rt_stats_begin();
+	RtChanges changes;
 	RtRun *old = NULL;
 	RtRun *new = NULL;
 	int nold = 0;
@@ -578,10 +576,16 @@ run_tracker_runs_after(PG_FUNCTION_ARGS)
 
 	/* see what other parts of the statement did */
 	CommandCounterIncrement();
-	if (trigdata->tg_oldtable)
-		nold = read_runs(trigdata->tg_oldtable, rel, t, &old);
-	if (trigdata->tg_newtable)
-		nnew = read_runs(trigdata->tg_newtable, rel, t, &new);
+	rt_changes_begin(&changes, trigdata);
+	while (rt_changes_next(&changes))
+	{
+		if (changes.old)
+			add_run(&old, nold++, changes.old, t);
+		if (changes.new)
+			add_run(&new, nnew++, changes.new, t);
+		rt_stats_change_run(stats, &changes, t);
+	}
+	rt_changes_end(&changes);
 
 	/* always in the same order, so that statements over many runs cannot deadlock */
 	if (nold > 1)
@@ -596,8 +600,6 @@ run_tracker_runs_after(PG_FUNCTION_ARGS)
 	}
 	else if (TRIGGER_FIRED_BY_UPDATE(trigdata->tg_event))
 	{
-		if (nold != nnew)
-			elog(ERROR, "old and new rows of runs do not match");
 		if (nnew > 0)
 			after_update(old, new, nnew);
 	}
@@ -606,5 +608,6 @@ run_tracker_runs_after(PG_FUNCTION_ARGS)
 		if (nold > 0)
 			after_delete(old, nold);
 	}
+	rt_stats_end(stats);
 	return PointerGetDatum(NULL);
 }

@@ -16,6 +16,8 @@ typedef struct RtRunInfo
 	Datum user_id; /* palloc'd text, perhaps toasted */
 	RtPhase phase;
 	bool named;
+	Datum kind; /* 0: none */
+	Datum workflow_id;
 } RtRunInfo;
 
 /* A run as the bookkeeping sees it; everything palloc'd, perhaps toasted; Datum 0 is null. */

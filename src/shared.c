@@ -107,6 +107,7 @@ clear_entry(int i)
 	memset(db, 0, sizeof(RtDatabase));
 	db->next_at = DT_NOEND;
 	db->announce_at = DT_NOBEGIN;
+	db->fold_at = DT_NOEND;
 	db->retry_at = DT_NOBEGIN;
 	db->guard_at = DT_NOBEGIN;
 	db->worker_procno = -1;
@@ -210,9 +211,10 @@ take_entry(int i, Oid dboid)
 	bool available;
 
 	LWLockAcquire(&locks[i + 1].lock, LW_EXCLUSIVE);
-	available = !OidIsValid(db->oid) ||
-				(db->state == RT_DB_NOT_INSTALLED && db->worker_procno < 0 && !db->check &&
-				 db->next_at == DT_NOEND && db->npending == 0 && !db->resync);
+	available =
+		!OidIsValid(db->oid) ||
+		(db->state == RT_DB_NOT_INSTALLED && db->worker_procno < 0 && !db->check &&
+		 db->next_at == DT_NOEND && db->fold_at == DT_NOEND && db->npending == 0 && !db->resync);
 	if (available)
 	{
 		clear_entry(i);
@@ -320,11 +322,13 @@ add_run(int i, const pg_uuid_t *run_id)
 
 /*
  * Tell what a transaction of this database, which is visible to others by now, has
- * changed: the earliest deadline it set (DT_NOEND: none), the runs to be announced, or
- * that anything may have changed.  Wakes whoever must know.  Never fails.
+ * changed: the earliest deadline it set (DT_NOEND: none), the runs to be announced, that
+ * statistics are to be folded, or that anything may have changed.  Wakes whoever must
+ * know.  Never fails.
  */
 void
-rt_shared_tell(TimestampTz deadline, bool check, const pg_uuid_t *runs, int nruns, bool resync)
+rt_shared_tell(TimestampTz deadline, bool check, bool statistics, const pg_uuid_t *runs, int nruns,
+			   bool resync)
 {
 	RtDatabase *db;
 	bool news;
@@ -346,6 +350,11 @@ rt_shared_tell(TimestampTz deadline, bool check, const pg_uuid_t *runs, int nrun
 	db->next_at = Min(db->next_at, deadline);
 	if ((nruns > 0 || resync) && db->npending == 0 && !db->resync)
 		news = true;
+	if (statistics && db->fold_at == DT_NOEND)
+	{
+		db->fold_at = GetCurrentTimestamp() + rt_fold_interval_ms * INT64CONST(1000);
+		news = true;
+	}
 	db->resync = db->resync || resync;
 	for (int i = 0; i < nruns && !db->resync; i++)
 		if (!add_run(own_entry, &runs[i]))
@@ -391,6 +400,18 @@ rt_shared_announcement_due(const RtDatabase *db, TimestampTz now)
 	if (db->announce_at > now + rt_notify_interval_ms * INT64CONST(1000))
 		return now;
 	return db->announce_at;
+}
+
+/* When the statistics of a database are to be folded.  The caller holds the entry's lock. */
+TimestampTz
+rt_shared_fold_due(const RtDatabase *db, TimestampTz now)
+{
+	int64 longest = Max(rt_fold_interval_ms * INT64CONST(1000), RT_RETRY_MAX_US);
+
+	/* a clock that was set back must not put it off */
+	if (db->fold_at != DT_NOEND && db->fold_at > now + longest)
+		return now;
+	return db->fold_at;
 }
 
 /*
@@ -496,12 +517,15 @@ rt_shared_give_back(RtDatabase *db, const char *message)
 	TimestampTz now = GetCurrentTimestamp();
 	int64 delay = RT_RETRY_US << Min(db->failures, 10);
 
-	if (!db->passing && !db->announcing)
+	if (!db->passing && !db->announcing && !db->folding)
 		return false;
 	db->check = db->check || db->passing;
 	db->resync = db->resync || db->announcing;
+	if (db->folding)
+		db->fold_at = Min(db->fold_at, now);
 	db->passing = false;
 	db->announcing = false;
+	db->folding = false;
 	db->failures++;
 	db->retry_at = now + Min(delay, RT_RETRY_MAX_US);
 	db->errors++;

@@ -44,6 +44,7 @@ typedef struct RtDatabase
 	bool resync;			 /* announcements were lost */
 	int npending;			 /* runs to be announced */
 	TimestampTz announce_at; /* not before */
+	TimestampTz fold_at;	 /* statistics are to be folded then; DT_NOEND: nothing to fold */
 	TimestampTz retry_at;	 /* no worker before; DT_NOBEGIN: at any time */
 
 	TimestampTz guard_at; /* retry_at as the launcher set it for the worker that it started */
@@ -52,6 +53,7 @@ typedef struct RtDatabase
 	/* what its worker has taken, and must not get lost with it */
 	bool passing;
 	bool announcing;
+	bool folding;
 
 	/* its worker */
 	int worker_procno; /* -1: not attached */
@@ -65,6 +67,7 @@ typedef struct RtDatabase
 	int64 rearmed;
 	int64 notifications;
 	int64 resyncs;
+	int64 folded;
 	int64 errors;
 	int failures; /* in a row */
 	int busy;	  /* passes in a row that had to leave runs to others */
@@ -77,8 +80,8 @@ extern void rt_shared_init(void);
 extern bool rt_shared_available(void);
 
 /* for backends, at the end of their transactions: must not fail */
-extern void rt_shared_tell(TimestampTz deadline, bool check, const pg_uuid_t *runs, int nruns,
-						   bool resync);
+extern void rt_shared_tell(TimestampTz deadline, bool check, bool statistics, const pg_uuid_t *runs,
+						   int nruns, bool resync);
 extern void rt_shared_stop_worker(Oid dboid);
 extern void rt_shared_databases_changed(void);
 
@@ -98,6 +101,7 @@ extern RtDatabase *rt_shared_worker_attach(Oid dboid, int *index);
 extern int rt_shared_take_runs(int i, pg_uuid_t *runs, bool *resync);
 extern bool rt_shared_give_back(RtDatabase *db, const char *message);
 extern TimestampTz rt_shared_announcement_due(const RtDatabase *db, TimestampTz now);
+extern TimestampTz rt_shared_fold_due(const RtDatabase *db, TimestampTz now);
 extern void rt_shared_wake_launcher(void);
 
 #endif /* RT_SHARED_H */

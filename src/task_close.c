@@ -78,9 +78,12 @@ has_open_tasks(Relation totals, const RtTable *t, const pg_uuid_t *run_id, Snaps
 	return open != 0;
 }
 
-/* A transaction in progress that is changing rows of a run in a table; invalid if there is none. */
+/*
+ * A transaction in progress that is changing rows of a run in a table or, with inserted,
+ * adding some; invalid if there is none.
+ */
 static TransactionId
-find_writer(Relation rel, Datum run_id, ItemPointer tid)
+find_writer(Relation rel, Datum run_id, bool inserted, ItemPointer tid)
 {
 	TransactionId writer = InvalidTransactionId;
 	SnapshotData dirty;
@@ -93,6 +96,9 @@ find_writer(Relation rel, Datum run_id, ItemPointer tid)
 		CHECK_FOR_INTERRUPTS();
 		/* set for a version that a transaction in progress is about to replace */
 		writer = dirty.xmax;
+		/* and for one that a transaction in progress has made */
+		if (inserted && TransactionIdIsValid(dirty.xmin))
+			writer = dirty.xmin;
 		*tid = probe.slot->tts_tid;
 	}
 	rt_probe_end(&probe);
@@ -107,7 +113,7 @@ wait_for_writers_in(RtTableId id, Datum run_id)
 	TransactionId writer;
 	ItemPointerData tid;
 
-	while (TransactionIdIsValid(writer = find_writer(rel, run_id, &tid)))
+	while (TransactionIdIsValid(writer = find_writer(rel, run_id, id == RT_response_chunks, &tid)))
 		XactLockTableWait(writer, rel, &tid, XLTW_Update);
 	table_close(rel, NoLock);
 }
@@ -118,7 +124,8 @@ is_written(RtTableId id, const pg_uuid_t *run_id)
 {
 	Relation rel = table_open(rt_table(id)->relid, AccessShareLock);
 	ItemPointerData tid;
-	bool written = TransactionIdIsValid(find_writer(rel, UUIDPGetDatum(run_id), &tid));
+	bool written = TransactionIdIsValid(
+		find_writer(rel, UUIDPGetDatum(run_id), id == RT_response_chunks, &tid));
 
 	table_close(rel, NoLock);
 	return written;
@@ -131,7 +138,8 @@ is_written(RtTableId id, const pg_uuid_t *run_id)
 bool
 rt_run_is_busy(const pg_uuid_t *run_id, bool tasks)
 {
-	return is_written(RT_open_runs, run_id) || (tasks && is_written(RT_tasks, run_id));
+	return is_written(RT_open_runs, run_id) ||
+		   (tasks && (is_written(RT_tasks, run_id) || is_written(RT_response_chunks, run_id)));
 }
 
 /*
@@ -191,7 +199,11 @@ rt_tasks_wait_for_writers(const pg_uuid_t *run_id, bool ending)
 		UnregisterSnapshot(snapshot);
 		table_close(totals, NoLock);
 		if (open)
+		{
 			wait_for_writers_in(RT_tasks, UUIDPGetDatum(run_id));
+			/* who appends to a response holds its task, without changing it */
+			wait_for_writers_in(RT_response_chunks, UUIDPGetDatum(run_id));
+		}
 	}
 	wait_for_writers_in(RT_open_runs, UUIDPGetDatum(run_id));
 }

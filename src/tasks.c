@@ -11,24 +11,23 @@
  */
 #include "run_tracker.h"
 
+#include "access/detoast.h"
 #include "access/xact.h"
-#include "catalog/pg_collation.h"
 #include "catalog/pg_type.h"
 #include "common/int.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
-#include "utils/hsearch.h"
 #include "utils/memutils.h"
 #include "utils/numeric.h"
-#include "utils/tuplestore.h"
 
 #include "identity.h"
 #include "notes.h"
 #include "open_runs.h"
 #include "responses.h"
 #include "runs.h"
+#include "stats.h"
 #include "totals.h"
 
 PG_FUNCTION_INFO_V1(run_tracker_tasks_before);
@@ -160,7 +159,16 @@ clear_last_call(RtRow *row)
 			rt_row_set_null(row, columns[i]);
 }
 
-/* The first text of a response that is still under way: that was the first token. */
+static bool
+is_empty(Datum text, bool isnull)
+{
+	return isnull || toast_raw_datum_size(text) == VARHDRSZ;
+}
+
+/*
+ * The first text of a response that is still under way: that was the first token.  If it is
+ * what starts the task, the call began when the task was created, or queued again.
+ */
 static void
 note_first_token(RtRow *row)
 {
@@ -168,13 +176,20 @@ note_first_token(RtRow *row)
 	AttrNumber response = RT_ATT(t, tasks, response);
 	AttrNumber started_at = RT_ATT(t, tasks, started_at);
 	AttrNumber first = RT_ATT(t, tasks, time_to_first_token_ms);
+	TimestampTz since;
 
-	if (!rt_row_isnull(row, response) && row->old_nulls[response - 1] &&
-		rt_row_isnull(row, first) && !rt_row_isnull(row, started_at) &&
-		RT_PHASE_IS_OPEN(rt_phase_decode(rt_row_get(row, RT_ATT(t, tasks, phase)))))
-		rt_row_set(row, first,
-				   Int64GetDatum(rt_elapsed_ms(DatumGetTimestampTz(rt_row_get(row, started_at)),
-											   GetCurrentTimestamp())));
+	if (!rt_row_isnull(row, first) || rt_row_isnull(row, started_at) ||
+		is_empty(rt_row_get(row, response), rt_row_isnull(row, response)) ||
+		!is_empty(row->old_values[response - 1], row->old_nulls[response - 1]) ||
+		!RT_PHASE_IS_OPEN(rt_phase_decode(rt_row_get(row, RT_ATT(t, tasks, phase)))))
+		return;
+	if (!row->old_nulls[started_at - 1])
+		since = DatumGetTimestampTz(rt_row_get(row, started_at));
+	else if (DatumGetInt32(rt_row_get(row, RT_ATT(t, tasks, attempt))) == 1)
+		since = DatumGetTimestampTz(rt_row_get(row, RT_ATT(t, tasks, created_at)));
+	else
+		since = DatumGetTimestampTz(row->old_values[RT_ATT(t, tasks, updated_at) - 1]);
+	rt_row_set(row, first, Int64GetDatum(rt_elapsed_ms(since, GetCurrentTimestamp())));
 }
 
 /* BEFORE INSERT OR UPDATE FOR EACH ROW on tasks: the lifecycle, and derived columns. */
@@ -259,12 +274,13 @@ task_contribution(RtDelta *delta, TupleTableSlot *row, const RtTable *t, int sig
 		rt_delta_cost(delta, value, sign);
 }
 
-typedef struct OldTask
+static bool
+is_open(TupleTableSlot *row, const RtTable *t)
 {
-	pg_uuid_t task_id; /* key */
-	Datum status;
-	TimestampTz since;
-} OldTask;
+	bool isnull;
+
+	return RT_PHASE_IS_OPEN(rt_phase_decode(slot_getattr(row, RT_ATT(t, tasks, phase), &isnull)));
+}
 
 static TimestampTz
 status_since(TupleTableSlot *row, const RtTable *t)
@@ -292,73 +308,45 @@ copy_text(TupleTableSlot *row, AttrNumber att)
 	return isnull ? (Datum) 0 : PointerGetDatum(PG_DETOAST_DATUM_COPY(value));
 }
 
-/*
- * Record the status changes of tasks.  Old and new rows are paired by task_id;
- * a task whose id was changed is taken for another one.
- */
-static void
-record_transitions(TriggerData *trigdata, const RtTable *t)
+/* The status changes of a statement, for the history. */
+typedef struct History
 {
-	Relation rel = trigdata->tg_relation;
-	TupleTableSlot *slot = MakeSingleTupleTableSlot(RelationGetDescr(rel), &TTSOpsMinimalTuple);
-	HASHCTL ctl = {0};
-	HTAB *tasks;
+	int n;
+	int size;
 	RtTransition *transitions;
-	int n = 0;
+} History;
+
+/* Note a change of a task, if it is one of its status. */
+static void
+note_transition(History *history, const RtChanges *changes, const RtTable *t)
+{
+	TupleTableSlot *new = changes->new;
+	AttrNumber status = RT_ATT(t, tasks, status);
+	RtTransition *transition;
+	pg_uuid_t *task_id;
 	bool isnull;
 
-	ctl.keysize = sizeof(pg_uuid_t);
-	ctl.entrysize = sizeof(OldTask);
-	ctl.hcxt = CurrentMemoryContext;
-	tasks = hash_create("run_tracker old tasks", 64, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-
-	tuplestore_select_read_pointer(trigdata->tg_oldtable,
-								   tuplestore_alloc_read_pointer(trigdata->tg_oldtable,
-																 EXEC_FLAG_REWIND));
-	tuplestore_rescan(trigdata->tg_oldtable);
-	while (tuplestore_gettupleslot(trigdata->tg_oldtable, true, false, slot))
+	if (!rt_changes_differ(changes, status))
+		return;
+	if (history->n == history->size)
 	{
-		Datum id = slot_getattr(slot, RT_ATT(t, tasks, task_id), &isnull);
-		OldTask *old = hash_search(tasks, DatumGetUUIDP(id), HASH_ENTER, NULL);
-
-		old->status = copy_text(slot, RT_ATT(t, tasks, status));
-		old->since = status_since(slot, t);
+		history->size = Max(history->size * 2, 16);
+		history->transitions =
+			history->transitions ?
+				repalloc_huge(history->transitions, sizeof(RtTransition) * history->size) :
+				palloc(sizeof(RtTransition) * history->size);
 	}
-
-	transitions =
-		MemoryContextAllocHuge(CurrentMemoryContext,
-							   sizeof(RtTransition) * Max(hash_get_num_entries(tasks), 1));
-	tuplestore_select_read_pointer(trigdata->tg_newtable,
-								   tuplestore_alloc_read_pointer(trigdata->tg_newtable,
-																 EXEC_FLAG_REWIND));
-	tuplestore_rescan(trigdata->tg_newtable);
-	while (tuplestore_gettupleslot(trigdata->tg_newtable, true, false, slot))
-	{
-		Datum id = slot_getattr(slot, RT_ATT(t, tasks, task_id), &isnull);
-		OldTask *old = hash_search(tasks, DatumGetUUIDP(id), HASH_FIND, NULL);
-		Datum status = copy_text(slot, RT_ATT(t, tasks, status));
-		RtTransition *transition;
-		RtPhase phase;
-
-		CHECK_FOR_INTERRUPTS();
-		if (old == NULL ||
-			DatumGetBool(DirectFunctionCall2Coll(texteq, C_COLLATION_OID, old->status, status)))
-			continue;
-		phase = rt_phase_decode(slot_getattr(slot, RT_ATT(t, tasks, phase), &isnull));
-		transition = &transitions[n++];
-		transition->run_id = *DatumGetUUIDP(slot_getattr(slot, RT_ATT(t, tasks, run_id), &isnull));
-		transition->user_id = copy_text(slot, RT_ATT(t, tasks, user_id));
-		transition->task_id = &old->task_id;
-		transition->from = old->status;
-		transition->to = status;
-		transition->attempt = DatumGetInt32(slot_getattr(slot, RT_ATT(t, tasks, attempt), &isnull));
-		transition->reason =
-			RT_PHASE_IS_OPEN(phase) ? (Datum) 0 : copy_text(slot, RT_ATT(t, tasks, error));
-		transition->since = old->since;
-	}
-	ExecDropSingleTupleTableSlot(slot);
-	rt_transitions_write(transitions, n);
-	hash_destroy(tasks);
+	transition = &history->transitions[history->n++];
+	task_id = palloc(sizeof(pg_uuid_t));
+	*task_id = *DatumGetUUIDP(slot_getattr(new, RT_ATT(t, tasks, task_id), &isnull));
+	transition->run_id = *DatumGetUUIDP(slot_getattr(new, RT_ATT(t, tasks, run_id), &isnull));
+	transition->user_id = copy_text(new, RT_ATT(t, tasks, user_id));
+	transition->task_id = task_id;
+	transition->from = copy_text(changes->old, status);
+	transition->to = copy_text(new, status);
+	transition->attempt = DatumGetInt32(slot_getattr(new, RT_ATT(t, tasks, attempt), &isnull));
+	transition->reason = is_open(new, t) ? (Datum) 0 : copy_text(new, RT_ATT(t, tasks, error));
+	transition->since = status_since(changes->old, t);
 }
 
 /*
@@ -372,17 +360,25 @@ run_tracker_tasks_after(PG_FUNCTION_ARGS)
 	TriggerData *trigdata = (TriggerData *) fcinfo->context;
 	AttrNumber run_id = RT_ATT(t, tasks, run_id);
 	RtFold *fold = rt_fold_begin();
+	RtStats *stats = rt_stats_begin();
+	RtResponses *responses = NULL;
+	History history = {0};
+	RtChanges changes;
 	RtDelta **deltas;
 	int n;
 
 	/* see what other parts of the statement did */
 	CommandCounterIncrement();
-	if (trigdata->tg_oldtable)
-		rt_fold_rows(fold, trigdata->tg_oldtable, trigdata->tg_relation, t, run_id,
-					 task_contribution, -1);
-	if (trigdata->tg_newtable)
-		rt_fold_rows(fold, trigdata->tg_newtable, trigdata->tg_relation, t, run_id,
-					 task_contribution, 1);
+	rt_changes_begin(&changes, trigdata);
+	while (rt_changes_next(&changes))
+	{
+		rt_fold_change(fold, &changes, t, run_id, task_contribution);
+		rt_stats_change_task(stats, &changes, t);
+		rt_responses_note(&responses, &changes, t);
+		if (rt_task_transitions && changes.old && changes.new)
+			note_transition(&history, &changes, t);
+	}
+	rt_changes_end(&changes);
 	n = rt_fold_deltas(fold, &deltas);
 
 	for (int i = 0; i < n; i++)
@@ -401,10 +397,9 @@ run_tracker_tasks_after(PG_FUNCTION_ARGS)
 	rt_totals_apply(deltas, n);
 	if (trigdata->tg_newtable)
 		rt_open_runs_touch(deltas, n);
-	if (trigdata->tg_oldtable)
-		rt_responses_forget(trigdata, t);
-	if (rt_task_transitions && TRIGGER_FIRED_BY_UPDATE(trigdata->tg_event))
-		record_transitions(trigdata, t);
+	rt_responses_forget(responses);
+	rt_stats_end(stats);
+	rt_transitions_write(history.transitions, history.n);
 	rt_fold_end(fold);
 	return PointerGetDatum(NULL);
 }

@@ -9,6 +9,7 @@
 #define RT_TOTALS_H
 
 #include "catalog.h"
+#include "changes.h"
 
 /* The counters of run_totals that are plain sums, in the order of RtCounter. */
 typedef enum RtCounter
@@ -46,8 +47,10 @@ typedef struct RtFold RtFold;
 typedef void (*RtContribution)(RtDelta *delta, TupleTableSlot *row, const RtTable *table, int sign);
 
 extern RtFold *rt_fold_begin(void);
-extern void rt_fold_rows(RtFold *fold, Tuplestorestate *rows, Relation rel, const RtTable *table,
-						 AttrNumber run_id_att, RtContribution contribution, int sign);
+extern void rt_fold_row(RtFold *fold, TupleTableSlot *row, const RtTable *table,
+						AttrNumber run_id_att, RtContribution contribution, int sign);
+extern void rt_fold_change(RtFold *fold, const RtChanges *changes, const RtTable *table,
+						   AttrNumber run_id_att, RtContribution contribution);
 extern int rt_fold_deltas(RtFold *fold, RtDelta ***deltas);
 extern void rt_fold_end(RtFold *fold);
 extern void rt_fold_statement(TriggerData *trigdata, const RtTable *table, AttrNumber run_id_att,

@@ -1,8 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * worker.c
- *		The worker of one database: ends the runs whose time is up, and announces those
- *		that have changed.
+ *		The worker of one database: ends the runs whose time is up, announces those that
+ *		have changed, and folds statistics.
  *
  * It is started when there is something to do, stays for a moment in case more
  * comes, and is gone before it could hold up DROP DATABASE.  It works in bounded
@@ -35,10 +35,12 @@
 #include "utils/snapmgr.h"
 #include "utils/timeout.h"
 
+#include "attempt.h"
 #include "catalog.h"
 #include "identity.h"
 #include "notes.h"
 #include "shared.h"
+#include "stats.h"
 #include "timeouts.h"
 #include "writer.h"
 
@@ -48,6 +50,9 @@
 /* runs that others are changing are looked at again after this time, doubled up to that */
 #define BUSY_RETRY_US	  (100 * INT64CONST(1000))
 #define BUSY_RETRY_MAX_US (5000 * INT64CONST(1000))
+
+/* deltas of statistics that are folded in one transaction */
+#define FOLD_BATCH 20000
 
 /* the same for the log */
 #define LOG_INTERVAL_US (600 * INT64CONST(1000000))
@@ -235,6 +240,8 @@ take_pass(TimestampTz now)
 		due = db->check || db->next_at <= now;
 		if (due)
 		{
+			if (db->check)
+				db->fold_at = Min(db->fold_at, now);
 			db->check = false;
 			db->next_at = DT_NOEND;
 			db->passing = true;
@@ -360,6 +367,98 @@ announce(TimestampTz now)
 	return installed;
 }
 
+/* Are statistics to be folded?  If so, from now on only what comes later counts. */
+static bool
+take_fold(TimestampTz now)
+{
+	bool due = false;
+
+	if (rt_shared_lock(entry, MyDatabaseId, LW_EXCLUSIVE))
+	{
+		due = rt_shared_fold_due(db, now) <= now;
+		if (due)
+		{
+			db->fold_at = DT_NOEND;
+			db->folding = true;
+		}
+		rt_shared_unlock(entry);
+	}
+	return due;
+}
+
+static void
+fold_step(void *folded, void *unused)
+{
+	*(int64 *) folded = rt_stats_fold(FOLD_BATCH, false);
+}
+
+/* Fold statistics as the owner of the tables; an error is returned, and has undone it. */
+static ErrorData *
+fold_as_owner(int64 *folded)
+{
+	Relation rel = table_open(rt_table(RT_runs)->relid, AccessShareLock);
+	RtOwnerSwitch save;
+	ErrorData *error;
+
+	rt_owner_enter(&save, rel);
+	error = rt_attempt(fold_step, folded, NULL, rt_batch_timeout_ms);
+	rt_owner_leave(&save);
+	table_close(rel, NoLock);
+	return error;
+}
+
+/* Publish what was folded, and when to go on: at once, if there is more. */
+static void
+publish_fold(int64 folded, bool busy, const char *error)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	bool log = false;
+
+	if (!rt_shared_lock(entry, MyDatabaseId, LW_EXCLUSIVE))
+		return;
+	db->folding = false;
+	db->folded += Max(folded, 0);
+	if (error)
+	{
+		keep_error(error);
+		db->errors++;
+		db->fold_at = now + RT_RETRY_MAX_US;
+		log = may_log(true);
+	}
+	else if (busy || folded < 0)
+		db->fold_at = Min(db->fold_at, now + BUSY_RETRY_MAX_US);
+	else if (folded >= FOLD_BATCH)
+		db->fold_at = now;
+	rt_shared_unlock(entry);
+	if (log)
+		complain(error);
+}
+
+/* Fold statistics; false as above.  An error does not keep the worker from its other work. */
+static bool
+fold(void)
+{
+	bool busy = false;
+	bool installed;
+	int64 folded = 0;
+	char *message = NULL;
+
+	begin_transaction("folding statistics");
+	installed = prepare(&busy);
+	if (installed && !busy)
+	{
+		ErrorData *error = fold_as_owner(&folded);
+
+		if (error)
+			message = MemoryContextStrdup(TopMemoryContext, error->message);
+	}
+	end_transaction();
+	publish_fold(folded, busy, message);
+	if (message)
+		pfree(message);
+	return installed;
+}
+
 /* Do what is due; false if the process should end. */
 static bool
 work(TimestampTz now, bool *worked)
@@ -384,6 +483,11 @@ work(TimestampTz now, bool *worked)
 			*worked = true;
 			go_on = announce(now);
 		}
+		if (go_on && take_fold(now))
+		{
+			*worked = true;
+			go_on = fold();
+		}
 	}
 	PG_CATCH();
 	{
@@ -404,6 +508,7 @@ next_work(TimestampTz now)
 	{
 		next = db->check ? DT_NOBEGIN : db->next_at;
 		next = Min(next, rt_shared_announcement_due(db, now));
+		next = Min(next, rt_shared_fold_due(db, now));
 		rt_shared_unlock(entry);
 	}
 	return next;

@@ -18,7 +18,7 @@
 
 PG_FUNCTION_INFO_V1(run_tracker_worker_state);
 
-#define NCOLUMNS 18
+#define NCOLUMNS 19
 
 static const char *
 state_name(const RtDatabase *db)
@@ -101,6 +101,7 @@ run_tracker_worker_state(PG_FUNCTION_ARGS)
 		values[c++] = Int32GetDatum(db.npending);
 		values[c++] = Int64GetDatum(db.notifications);
 		values[c++] = Int64GetDatum(db.resyncs);
+		values[c++] = Int64GetDatum(db.folded);
 		values[c++] = Int64GetDatum(db.errors);
 		values[c++] = Int32GetDatum(db.failures);
 		nulls[c] = db.last_error[0] == '\0';

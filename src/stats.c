@@ -1,0 +1,636 @@
+/*-------------------------------------------------------------------------
+ *
+ * stats.c
+ *		What statements add to the statistics.
+ *
+ * A run counts where it was created and, once finished, where it finished, with its
+ * outcome and duration; a task when it finished, with its tokens and cost.  The AFTER
+ * triggers of runs and tasks sum up by group what their statement changed, old rows negative,
+ * new rows positive, and append a row per group to stat_deltas: nobody waits for anybody.
+ * What was finished and is retried moves from its outcome to "retried".
+ *
+ * Deletion does not change statistics: they outlive the runs.  Only a run that is deleted
+ * while it is open was never created.
+ *
+ * Whoever reads statistics adds stat_totals and stat_deltas, and stats_fold.c moves
+ * from one to the other in a transaction: the sum is the same in every snapshot.
+ *
+ * Memory: a context under the current one for each statement, deleted at its end.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "run_tracker.h"
+
+#include "common/hashfn.h"
+#include "common/int.h"
+#include "executor/executor.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/hsearch.h"
+#include "utils/jsonb.h"
+#include "utils/memutils.h"
+
+#include "notes.h"
+#include "runs.h"
+#include "stats.h"
+#include "totals.h"
+#include "writer.h"
+
+/* longer names are cut off: they are part of a key */
+#define MAX_NAME_LENGTH 200
+
+#define RETRIED "retried"
+
+/* What statistics need to know of the run of a task. */
+typedef struct RunNames
+{
+	pg_uuid_t run_id; /* key */
+	int kind_len;
+	int workflow_id_len;
+	char *kind;
+	char *workflow_id;
+} RunNames;
+
+struct RtStats
+{
+	MemoryContext context;
+	MemoryContext row_context; /* for what a row is unpacked to */
+	HTAB *groups;
+	RtStat *last_group;
+	HTAB *runs;		/* RunNames */
+	RunNames *last; /* tasks of one run mostly come together */
+};
+
+/* ----------------------------------------------------------------
+ * Groups
+ * ----------------------------------------------------------------
+ */
+
+static uint32
+hash_key(const void *key, Size size)
+{
+	const RtStatKey *k = key;
+	uint32 hash = hash_bytes((const unsigned char *) &k->period_at, sizeof(k->period_at));
+
+	for (int i = 0; i < RT_NSTATNAMES; i++)
+		hash = hash_combine(hash, hash_bytes((const unsigned char *) k->names[i], k->lens[i]));
+	return hash;
+}
+
+/* An order of groups, to write them in; 0 if they are the same. */
+static int
+compare_keys(const void *key1, const void *key2, Size size)
+{
+	const RtStatKey *a = key1;
+	const RtStatKey *b = key2;
+
+	for (int i = 0; i < RT_NSTATNAMES; i++)
+	{
+		int result = memcmp(a->names[i], b->names[i], Min(a->lens[i], b->lens[i]));
+
+		if (result == 0)
+			result = a->lens[i] - b->lens[i];
+		if (result != 0)
+			return result;
+	}
+	if (a->period_at != b->period_at)
+		return a->period_at < b->period_at ? -1 : 1;
+	return (int) a->all_users - (int) b->all_users;
+}
+
+/* Begin to sum up; the caller ends it with rt_stats_end() or rt_stats_free(). */
+RtStats *
+rt_stats_begin(void)
+{
+	MemoryContext context =
+		AllocSetContextCreate(CurrentMemoryContext, "run_tracker stats", ALLOCSET_SMALL_SIZES);
+	RtStats *stats = MemoryContextAllocZero(context, sizeof(RtStats));
+	HASHCTL ctl = {0};
+
+	stats->context = context;
+	stats->row_context = AllocSetContextCreate(context, "run_tracker row", ALLOCSET_SMALL_SIZES);
+	ctl.keysize = sizeof(RtStatKey);
+	ctl.entrysize = sizeof(RtStat);
+	ctl.hash = hash_key;
+	ctl.match = compare_keys;
+	ctl.hcxt = context;
+	stats->groups = hash_create("run_tracker groups", 16, &ctl,
+								HASH_ELEM | HASH_FUNCTION | HASH_COMPARE | HASH_CONTEXT);
+	return stats;
+}
+
+/* Free what belongs to the sums. */
+void
+rt_stats_free(RtStats *stats)
+{
+	MemoryContextDelete(stats->context);
+}
+
+/* Where what a group points to is kept. */
+MemoryContext
+rt_stats_context(RtStats *stats)
+{
+	return stats->context;
+}
+
+/* Set a name of a key; NULL is none.  The value must stay while the key is used. */
+void
+rt_stat_name(RtStatKey *key, RtStatName name, const char *value)
+{
+	key->names[name] = value ? value : "";
+	key->lens[name] = value ? strlen(value) : 0;
+}
+
+/* The group of a key, made when it is not there. */
+RtStat *
+rt_stats_get(RtStats *stats, const RtStatKey *key)
+{
+	bool found;
+	RtStat *stat = stats->last_group;
+
+	/* rows of one group mostly come together */
+	if (stat && compare_keys(&stat->key, key, 0) == 0)
+		return stat;
+	stat = hash_search(stats->groups, key, HASH_ENTER, &found);
+	stats->last_group = stat;
+	if (!found)
+	{
+		for (int i = 0; i < RT_NSTATNAMES; i++)
+		{
+			char *copy = MemoryContextAlloc(stats->context, Max(key->lens[i], 1));
+
+			memcpy(copy, key->names[i], key->lens[i]);
+			stat->key.names[i] = copy;
+		}
+		memset(stat->counts, 0, sizeof(stat->counts));
+		memset(&stat->durations, 0, sizeof(stat->durations));
+		memset(&stat->first_tokens, 0, sizeof(stat->first_tokens));
+		stat->cost = (Datum) 0;
+	}
+	return stat;
+}
+
+static int
+compare_stats(const void *a, const void *b)
+{
+	return compare_keys(&(*(RtStat *const *) a)->key, &(*(RtStat *const *) b)->key, 0);
+}
+
+/* All groups, in order of their keys; they live as long as the sums. */
+int
+rt_stats_all(RtStats *stats, RtStat ***all)
+{
+	int n = 0;
+	HASH_SEQ_STATUS status;
+	RtStat *stat;
+
+	*all = MemoryContextAllocHuge(stats->context,
+								  sizeof(RtStat *) * Max(hash_get_num_entries(stats->groups), 1));
+	hash_seq_init(&status, stats->groups);
+	while ((stat = hash_seq_search(&status)) != NULL)
+		(*all)[n++] = stat;
+	qsort(*all, n, sizeof(RtStat *), compare_stats);
+	return n;
+}
+
+/* Add to a counter; it stays in range, whatever clients say. */
+void
+rt_stat_count(RtStat *stat, RtStatCounter counter, int64 amount)
+{
+	int64 sum;
+
+	if (pg_add_s64_overflow(stat->counts[counter], amount, &sum))
+		sum = amount > 0 ? PG_INT64_MAX : PG_INT64_MIN;
+	stat->counts[counter] = sum;
+}
+
+/* Add a cost, sign times. */
+void
+rt_stat_cost(RtStats *stats, RtStat *stat, Datum cost, int sign)
+{
+	MemoryContext old = MemoryContextSwitchTo(stats->context);
+	Datum sum;
+
+	if (stat->cost == (Datum) 0)
+		stat->cost = DirectFunctionCall1(int8_numeric, Int64GetDatum(0));
+	sum = DirectFunctionCall2(sign > 0 ? numeric_add : numeric_sub, stat->cost, cost);
+	pfree(DatumGetPointer(stat->cost));
+	stat->cost = sum;
+	MemoryContextSwitchTo(old);
+}
+
+static bool
+histogram_is_zero(const RtHistogram *histogram)
+{
+	for (int i = 0; i < histogram->n; i++)
+		if (histogram->buckets[i].count != 0)
+			return false;
+	return true;
+}
+
+/* Is there nothing to be added? */
+bool
+rt_stat_is_zero(const RtStat *stat)
+{
+	for (int i = 0; i < RT_NSTATCOUNTERS; i++)
+		if (stat->counts[i] != 0)
+			return false;
+	if (stat->cost != (Datum) 0 &&
+		!DatumGetBool(DirectFunctionCall2(numeric_eq, stat->cost,
+										  DirectFunctionCall1(int8_numeric, Int64GetDatum(0)))))
+		return false;
+	return histogram_is_zero(&stat->durations) && histogram_is_zero(&stat->first_tokens);
+}
+
+/* ----------------------------------------------------------------
+ * Appending to stat_deltas
+ * ----------------------------------------------------------------
+ */
+
+static void
+put_name(RtWriter *writer, AttrNumber att, const RtStat *stat, RtStatName name)
+{
+	rt_writer_set(writer, att,
+				  PointerGetDatum(
+					  cstring_to_text_with_len(stat->key.names[name], stat->key.lens[name])),
+				  false);
+}
+
+static void
+put_histogram(RtWriter *writer, AttrNumber att, const RtHistogram *histogram)
+{
+	Datum array = rt_histogram_datum(histogram);
+
+	rt_writer_set(writer, att, array, array == (Datum) 0);
+}
+
+static void
+append_delta(RtWriter *writer, const RtStat *stat, Datum zero)
+{
+	const RtTable *t = writer->table;
+	const int64 *counts = stat->counts;
+
+	rt_writer_blank(writer);
+	rt_writer_set(writer, RT_ATT(t, stat_deltas, period_at),
+				  TimestampTzGetDatum(stat->key.period_at), false);
+	put_name(writer, RT_ATT(t, stat_deltas, source), stat, RT_STAT_SOURCE);
+	put_name(writer, RT_ATT(t, stat_deltas, user_id), stat, RT_STAT_USER_ID);
+	put_name(writer, RT_ATT(t, stat_deltas, kind), stat, RT_STAT_KIND);
+	put_name(writer, RT_ATT(t, stat_deltas, workflow_id), stat, RT_STAT_WORKFLOW_ID);
+	put_name(writer, RT_ATT(t, stat_deltas, mode), stat, RT_STAT_MODE);
+	put_name(writer, RT_ATT(t, stat_deltas, provider), stat, RT_STAT_PROVIDER);
+	put_name(writer, RT_ATT(t, stat_deltas, model), stat, RT_STAT_MODEL);
+	put_name(writer, RT_ATT(t, stat_deltas, operation), stat, RT_STAT_OPERATION);
+	put_name(writer, RT_ATT(t, stat_deltas, phase), stat, RT_STAT_PHASE);
+	rt_writer_set(writer, RT_ATT(t, stat_deltas, created_count),
+				  Int64GetDatum(counts[RT_STAT_CREATED]), false);
+	rt_writer_set(writer, RT_ATT(t, stat_deltas, finished_count),
+				  Int64GetDatum(counts[RT_STAT_FINISHED]), false);
+	rt_writer_set(writer, RT_ATT(t, stat_deltas, input_tokens),
+				  Int64GetDatum(counts[RT_STAT_INPUT_TOKENS]), false);
+	rt_writer_set(writer, RT_ATT(t, stat_deltas, output_tokens),
+				  Int64GetDatum(counts[RT_STAT_OUTPUT_TOKENS]), false);
+	rt_writer_set(writer, RT_ATT(t, stat_deltas, total_tokens),
+				  Int64GetDatum(counts[RT_STAT_TOTAL_TOKENS]), false);
+	rt_writer_set(writer, RT_ATT(t, stat_deltas, duration_ms),
+				  Int64GetDatum(counts[RT_STAT_DURATION_MS]), false);
+	rt_writer_set(writer, RT_ATT(t, stat_deltas, first_token_ms),
+				  Int64GetDatum(counts[RT_STAT_FIRST_TOKEN_MS]), false);
+	rt_writer_set(writer, RT_ATT(t, stat_deltas, cost), stat->cost ? stat->cost : zero, false);
+	put_histogram(writer, RT_ATT(t, stat_deltas, durations), &stat->durations);
+	put_histogram(writer, RT_ATT(t, stat_deltas, first_tokens), &stat->first_tokens);
+	rt_writer_insert(writer);
+}
+
+/* Append what was summed up to stat_deltas, and free the sums. */
+void
+rt_stats_end(RtStats *stats)
+{
+	Datum zero;
+	RtWriter writer;
+	RtStat **all;
+	int n = rt_stats_all(stats, &all);
+	bool open = false;
+
+	zero = DirectFunctionCall1(int8_numeric, Int64GetDatum(0));
+	for (int i = 0; i < n; i++)
+	{
+		if (rt_stat_is_zero(all[i]))
+			continue;
+		if (!open)
+			rt_writer_open(&writer, RT_stat_deltas);
+		open = true;
+		append_delta(&writer, all[i], zero);
+	}
+	if (open)
+	{
+		rt_writer_close(&writer);
+		rt_note_statistics();
+	}
+	rt_stats_free(stats);
+}
+
+/* ----------------------------------------------------------------
+ * What rows contribute
+ * ----------------------------------------------------------------
+ */
+
+/* The beginning of the hour of a moment, UTC. */
+static TimestampTz
+hour_of(TimestampTz moment)
+{
+	int64 rest;
+
+	if (TIMESTAMP_NOT_FINITE(moment))
+		return 0;
+	rest = moment % USECS_PER_HOUR;
+	return moment - (rest < 0 ? rest + USECS_PER_HOUR : rest);
+}
+
+/* A column of a row as a name: cut off, and "" for null.  The value stays in the row. */
+static void
+name_from(RtStatKey *key, RtStatName name, TupleTableSlot *row, AttrNumber att)
+{
+	bool isnull;
+	Datum value = slot_getattr(row, att, &isnull);
+	text *t;
+
+	if (isnull)
+	{
+		rt_stat_name(key, name, NULL);
+		return;
+	}
+	/* the key of a user is needed whole; runs_before bounds it */
+	t = DatumGetTextPP(value);
+	key->names[name] = VARDATA_ANY(t);
+	key->lens[name] = name == RT_STAT_USER_ID ?
+						  (int) VARSIZE_ANY_EXHDR(t) :
+						  pg_mbcliplen(VARDATA_ANY(t), VARSIZE_ANY_EXHDR(t), MAX_NAME_LENGTH);
+}
+
+static int64
+count_from(TupleTableSlot *row, AttrNumber att)
+{
+	bool isnull;
+	Datum value = slot_getattr(row, att, &isnull);
+
+	return isnull ? 0 : DatumGetInt64(value);
+}
+
+static RtPhase
+phase_of(TupleTableSlot *row, AttrNumber att)
+{
+	bool isnull;
+
+	return rt_phase_decode(slot_getattr(row, att, &isnull));
+}
+
+/* Add milliseconds, and count them in a histogram. */
+static void
+add_ms(RtStats *stats, RtStat *stat, RtStatCounter counter, RtHistogram *histogram, int64 ms,
+	   int sign)
+{
+	MemoryContext old = MemoryContextSwitchTo(stats->context);
+
+	rt_stat_count(stat, counter, sign * ms);
+	rt_histogram_add(histogram, rt_histogram_bucket(ms), sign);
+	MemoryContextSwitchTo(old);
+}
+
+/* The mode of a run: settings ->> 'mode'. */
+static void
+mode_from(RtStatKey *key, TupleTableSlot *row, const RtTable *t)
+{
+	bool isnull;
+	Datum value = slot_getattr(row, RT_ATT(t, runs, settings), &isnull);
+	Jsonb *settings;
+	JsonbValue buf;
+	JsonbValue *mode;
+
+	if (isnull)
+		return;
+	settings = DatumGetJsonbP(value);
+	if (!JB_ROOT_IS_OBJECT(settings))
+		return;
+	mode = getKeyJsonValueFromContainer(&settings->root, "mode", 4, &buf);
+	if (mode && mode->type == jbvString)
+	{
+		key->names[RT_STAT_MODE] = mode->val.string.val;
+		key->lens[RT_STAT_MODE] =
+			pg_mbcliplen(mode->val.string.val, mode->val.string.len, MAX_NAME_LENGTH);
+	}
+}
+
+static void
+begin_key(RtStatKey *key, const char *source, const char *phase)
+{
+	memset(key, 0, sizeof(RtStatKey));
+	for (int i = 0; i < RT_NSTATNAMES; i++)
+		rt_stat_name(key, i, NULL);
+	rt_stat_name(key, RT_STAT_SOURCE, source);
+	rt_stat_name(key, RT_STAT_PHASE, phase);
+}
+
+static void
+begin_run_key(RtStatKey *key, TupleTableSlot *row, const RtTable *t, const char *phase)
+{
+	begin_key(key, "run", phase);
+	name_from(key, RT_STAT_USER_ID, row, RT_ATT(t, runs, user_id));
+	name_from(key, RT_STAT_KIND, row, RT_ATT(t, runs, kind));
+	name_from(key, RT_STAT_WORKFLOW_ID, row, RT_ATT(t, runs, workflow_id));
+	mode_from(key, row, t);
+}
+
+/* A run was created, or else it was not. */
+static void
+count_created_run(RtStats *stats, TupleTableSlot *row, const RtTable *t, int sign)
+{
+	RtStatKey key;
+
+	begin_run_key(&key, row, t, NULL);
+	key.period_at = hour_of(count_from(row, RT_ATT(t, runs, created_at)));
+	rt_stat_count(rt_stats_get(stats, &key), RT_STAT_CREATED, sign);
+}
+
+/* A run has finished, with this outcome. */
+static void
+count_finished_run(RtStats *stats, TupleTableSlot *row, const RtTable *t, const char *phase,
+				   int sign)
+{
+	RtStatKey key;
+	RtStat *stat;
+
+	begin_run_key(&key, row, t, phase);
+	key.period_at = hour_of(count_from(row, RT_ATT(t, runs, finished_at)));
+	stat = rt_stats_get(stats, &key);
+	rt_stat_count(stat, RT_STAT_FINISHED, sign);
+	add_ms(stats, stat, RT_STAT_DURATION_MS, &stat->durations,
+		   count_from(row, RT_ATT(t, runs, duration_ms)), sign);
+}
+
+/* All that a run contributes. */
+static void
+count_run(RtStats *stats, TupleTableSlot *row, const RtTable *t, int sign)
+{
+	RtPhase phase = phase_of(row, RT_ATT(t, runs, phase));
+
+	count_created_run(stats, row, t, sign);
+	if (!RT_PHASE_IS_OPEN(phase))
+		count_finished_run(stats, row, t, rt_phase_names[phase], sign);
+}
+
+/* What an UPDATE of a run contributes: mostly nothing. */
+static void
+count_changed_run(RtStats *stats, const RtChanges *changes, const RtTable *t)
+{
+	TupleTableSlot *old = changes->old;
+	TupleTableSlot *new = changes->new;
+	AttrNumber phase = RT_ATT(t, runs, phase);
+	AttrNumber finished_at = RT_ATT(t, runs, finished_at);
+	RtPhase before = phase_of(old, phase);
+	RtPhase after = phase_of(new, phase);
+
+	if (rt_changes_differ(changes, RT_ATT(t, runs, kind)) ||
+		rt_changes_differ(changes, RT_ATT(t, runs, workflow_id)) ||
+		rt_changes_differ(changes, RT_ATT(t, runs, settings)))
+	{
+		count_run(stats, old, t, -1);
+		count_run(stats, new, t, 1);
+	}
+	else if (before != after || count_from(old, finished_at) != count_from(new, finished_at))
+	{
+		if (!RT_PHASE_IS_OPEN(before))
+			count_finished_run(stats, old, t, rt_phase_names[before], -1);
+		if (!RT_PHASE_IS_OPEN(after))
+			count_finished_run(stats, new, t, rt_phase_names[after], 1);
+	}
+	if (!RT_PHASE_IS_OPEN(before) && RT_PHASE_IS_OPEN(after))
+		count_finished_run(stats, old, t, RETRIED, 1);
+}
+
+/* Kind and workflow of the run of a task; looked up once. */
+static const RunNames *
+find_run(RtStats *stats, const pg_uuid_t *run_id)
+{
+	bool found;
+
+	if (stats->last && rt_uuid_compare(&stats->last->run_id, run_id) == 0)
+		return stats->last;
+	if (stats->runs == NULL)
+	{
+		HASHCTL ctl = {0};
+
+		ctl.keysize = sizeof(pg_uuid_t);
+		ctl.entrysize = sizeof(RunNames);
+		ctl.hcxt = stats->context;
+		stats->runs = hash_create("run_tracker names of runs", 64, &ctl,
+								  HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	}
+	stats->last = hash_search(stats->runs, run_id, HASH_ENTER, &found);
+	if (!found)
+	{
+		MemoryContext old = MemoryContextSwitchTo(stats->context);
+		RtRunInfo run = {0};
+		RunNames *names = stats->last;
+
+		(void) rt_run_lookup(run_id, &run);
+		names->kind = run.kind ? TextDatumGetCString(run.kind) : "";
+		names->workflow_id = run.workflow_id ? TextDatumGetCString(run.workflow_id) : "";
+		names->kind_len = pg_mbcliplen(names->kind, strlen(names->kind), MAX_NAME_LENGTH);
+		names->workflow_id_len =
+			pg_mbcliplen(names->workflow_id, strlen(names->workflow_id), MAX_NAME_LENGTH);
+		MemoryContextSwitchTo(old);
+	}
+	return stats->last;
+}
+
+/* A task has finished, with this outcome. */
+static void
+count_finished_task(RtStats *stats, TupleTableSlot *row, const RtTable *t, const char *phase,
+					int sign)
+{
+	AttrNumber first_token = RT_ATT(t, tasks, time_to_first_token_ms);
+	AttrNumber model = RT_ATT(t, tasks, model);
+	bool isnull;
+	const RunNames *run =
+		find_run(stats, DatumGetUUIDP(slot_getattr(row, RT_ATT(t, tasks, run_id), &isnull)));
+	Datum cost;
+	RtStatKey key;
+	RtStat *stat;
+
+	begin_key(&key, "task", phase);
+	key.names[RT_STAT_KIND] = run->kind;
+	key.lens[RT_STAT_KIND] = run->kind_len;
+	key.names[RT_STAT_WORKFLOW_ID] = run->workflow_id;
+	key.lens[RT_STAT_WORKFLOW_ID] = run->workflow_id_len;
+	name_from(&key, RT_STAT_USER_ID, row, RT_ATT(t, tasks, user_id));
+	name_from(&key, RT_STAT_PROVIDER, row, RT_ATT(t, tasks, provider));
+	name_from(&key, RT_STAT_OPERATION, row, RT_ATT(t, tasks, operation));
+	(void) slot_getattr(row, model, &isnull);
+	name_from(&key, RT_STAT_MODEL, row, isnull ? RT_ATT(t, tasks, response_model) : model);
+	key.period_at = hour_of(count_from(row, RT_ATT(t, tasks, finished_at)));
+
+	stat = rt_stats_get(stats, &key);
+	rt_stat_count(stat, RT_STAT_FINISHED, sign);
+	rt_stat_count(stat, RT_STAT_INPUT_TOKENS,
+				  sign * count_from(row, RT_ATT(t, tasks, input_tokens)));
+	rt_stat_count(stat, RT_STAT_OUTPUT_TOKENS,
+				  sign * count_from(row, RT_ATT(t, tasks, output_tokens)));
+	rt_stat_count(stat, RT_STAT_TOTAL_TOKENS,
+				  sign * count_from(row, RT_ATT(t, tasks, total_tokens)));
+	cost = slot_getattr(row, RT_ATT(t, tasks, cost), &isnull);
+	if (!isnull)
+		rt_stat_cost(stats, stat, cost, sign);
+	add_ms(stats, stat, RT_STAT_DURATION_MS, &stat->durations,
+		   count_from(row, RT_ATT(t, tasks, duration_ms)), sign);
+	(void) slot_getattr(row, first_token, &isnull);
+	if (!isnull)
+		add_ms(stats, stat, RT_STAT_FIRST_TOKEN_MS, &stat->first_tokens,
+			   count_from(row, first_token), sign);
+}
+
+/* ----------------------------------------------------------------
+ * Statements
+ * ----------------------------------------------------------------
+ */
+
+/* Count a change of a task.  A statement's deltas are appended by rt_stats_end(). */
+void
+rt_stats_change_task(RtStats *stats, const RtChanges *changes, const RtTable *t)
+{
+	AttrNumber phase = RT_ATT(t, tasks, phase);
+	RtPhase before = changes->old ? phase_of(changes->old, phase) : RT_QUEUED;
+	RtPhase after = changes->new ? phase_of(changes->new, phase) : RT_QUEUED;
+	MemoryContext old;
+
+	/* what is deleted still counts */
+	if (changes->new == NULL || (RT_PHASE_IS_OPEN(before) && RT_PHASE_IS_OPEN(after)))
+		return;
+	old = MemoryContextSwitchTo(stats->row_context);
+	if (!RT_PHASE_IS_OPEN(before))
+		count_finished_task(stats, changes->old, t, rt_phase_names[before], -1);
+	if (!RT_PHASE_IS_OPEN(after))
+		count_finished_task(stats, changes->new, t, rt_phase_names[after], 1);
+	else
+		count_finished_task(stats, changes->old, t, RETRIED, 1);
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(stats->row_context);
+}
+
+/* Count a change of a run. */
+void
+rt_stats_change_run(RtStats *stats, const RtChanges *changes, const RtTable *t)
+{
+	MemoryContext old = MemoryContextSwitchTo(stats->row_context);
+
+	if (changes->old && changes->new)
+		count_changed_run(stats, changes, t);
+	else if (changes->new)
+		count_run(stats, changes->new, t, 1);
+	else if (RT_PHASE_IS_OPEN(phase_of(changes->old, RT_ATT(t, runs, phase))))
+		count_created_run(stats, changes->old, t, -1);
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(stats->row_context);
+}
