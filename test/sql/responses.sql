@@ -77,6 +77,33 @@ UPDATE run_tracker.tasks SET response = 'c';
 SELECT run_tracker.complete_task(:t1);
 SELECT time_to_first_token_ms = :first AS once, duration_ms > time_to_first_token_ms AS before_the_end FROM run_tracker.tasks;
 DELETE FROM run_tracker.tasks;
+-- … or, if the first piece is what starts the task, from its creation, or from the moment when it was queued again
+SELECT run_tracker.create_task(:run, :t1);
+SELECT count(pg_sleep(0.02));
+SELECT run_tracker.append_response(:t1, 'a');
+SELECT status, time_to_first_token_ms >= 20 AS measured FROM run_tracker.tasks;
+SELECT run_tracker.fail_task(:t1);
+SELECT count(pg_sleep(0.05));
+UPDATE run_tracker.tasks SET status = 'pending';
+SELECT count(pg_sleep(0.02));
+SELECT run_tracker.append_response(:t1, 'a');
+SELECT status, attempt, time_to_first_token_ms BETWEEN 20 AND 69 AS measured FROM run_tracker.tasks;
+DELETE FROM run_tracker.tasks;
+-- an empty response is none
+SELECT run_tracker.create_task(:run, :t1);
+UPDATE run_tracker.tasks SET response = '';
+SELECT run_tracker.append_response(:t1, '');
+SELECT status, time_to_first_token_ms FROM run_tracker.tasks;
+SELECT run_tracker.append_response(:t1, 'a');
+SELECT status, response, time_to_first_token_ms IS NOT NULL AS first_token FROM run_tracker.tasks;
+DELETE FROM run_tracker.tasks;
+SELECT run_tracker.create_task(:run, :t1);
+SELECT run_tracker.start_task(:t1);
+UPDATE run_tracker.tasks SET response = '';
+SELECT time_to_first_token_ms FROM run_tracker.tasks;
+UPDATE run_tracker.tasks SET response = 'a';
+SELECT time_to_first_token_ms IS NOT NULL AS first_token FROM run_tracker.tasks;
+DELETE FROM run_tracker.tasks;
 
 -- lifecycles without streaming: the first piece starts a task that is queued, and leaves others where they are
 SELECT run_tracker.define_lifecycle('regress_plain', '{"initial": "new", "states": {
@@ -210,6 +237,12 @@ SELECT run_tracker.complete_task(:t1);
 SELECT pg_temp.stream(:t1);
 SELECT run_tracker.fail_task(:t1);
 UPDATE run_tracker.tasks SET status = 'running', response = 'kept';
+SELECT run_tracker.append_response(:t1, ' and more');
+:show
+SELECT run_tracker.fail_task(:t1);
+UPDATE run_tracker.tasks SET status = 'pending', response = 'kept';
+SELECT run_tracker.append_response(:t1, '');
+SELECT status FROM run_tracker.tasks;
 SELECT run_tracker.append_response(:t1, ' and more');
 :show
 
@@ -364,7 +397,7 @@ SELECT * FROM stray;
 -- triggers of the owner's: what is suppressed or put back loses nothing; what they make of the whole text stays
 CREATE FUNCTION pg_temp.veto() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    IF NEW.finished_at IS NULL THEN
+    IF NEW.status NOT IN ('completed', 'cancelled') THEN
         RETURN NEW;
     ELSIF TG_ARGV[0] = 'suppress' THEN
         RETURN NULL;
@@ -383,7 +416,7 @@ CALL pg_temp.try($$SELECT run_tracker.complete_task('61000000-0000-0000-0000-000
 CALL pg_temp.try($$SELECT run_tracker.complete_run('60000000-0000-0000-0000-000000000001')$$);
 :show
 DROP TRIGGER zzz ON run_tracker.tasks;
-CREATE TRIGGER aaa BEFORE UPDATE ON run_tracker.tasks FOR EACH ROW WHEN (NEW.status = 'completed') EXECUTE FUNCTION pg_temp.veto('suppress');
+CREATE TRIGGER aaa BEFORE UPDATE ON run_tracker.tasks FOR EACH ROW EXECUTE FUNCTION pg_temp.veto('suppress');
 UPDATE run_tracker.tasks SET status = 'completed';
 CREATE OR REPLACE TRIGGER aaa BEFORE UPDATE ON run_tracker.tasks FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger();
 UPDATE run_tracker.tasks SET name = name;
@@ -408,9 +441,13 @@ SELECT n FROM run_tracker.tasks WHERE task_id = :t1;
 DROP INDEX run_tracker.regress_expression;
 ALTER TABLE run_tracker.response_chunks DROP COLUMN n, DROP COLUMN d;
 ALTER TABLE run_tracker.tasks DROP COLUMN n;
+-- … but a piece that they suppress is not appended in silence
+CREATE FUNCTION pg_temp.suppress() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
 SELECT pg_temp.stream(:t1);
-CREATE TRIGGER aaa BEFORE INSERT ON run_tracker.response_chunks FOR EACH ROW EXECUTE FUNCTION pg_temp.veto();
+CREATE TRIGGER aaa BEFORE INSERT ON run_tracker.response_chunks FOR EACH ROW EXECUTE FUNCTION pg_temp.suppress();
+CALL pg_temp.try($$SELECT run_tracker.append_response('61000000-0000-0000-0000-000000000001', ' four')$$);
 DROP TRIGGER aaa ON run_tracker.response_chunks;
+:show
 
 -- run_tracker.max_payload: the whole response counts, what is there stays
 SELECT pg_temp.stream(:t1);
