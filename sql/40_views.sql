@@ -73,6 +73,26 @@ BEGIN
         COMMENT ON VIEW run_tracker.active_runs IS
         'Runs that are under way, active or waiting, with their session, progress and totals; deadline_at is when they time out if nothing happens. Queued runs are in open_runs.';
     END IF;
+    IF to_regclass('run_tracker.recent_runs') IS NULL THEN
+        CREATE VIEW run_tracker.recent_runs WITH (security_invoker = true) AS
+        SELECT s.* FROM run_tracker.run_summary s
+        WHERE s.created_at >= now() - interval '24 hours'
+        ORDER BY s.created_at DESC, s.run_id DESC;
+        PERFORM run_tracker.revoke_all('run_tracker.recent_runs');
+
+        COMMENT ON VIEW run_tracker.recent_runs IS 'run_summary of the runs created in the last 24 hours, newest first.';
+    END IF;
+    IF to_regclass('run_tracker.metrics') IS NULL THEN
+        CREATE VIEW run_tracker.metrics WITH (security_invoker = true) AS
+        SELECT m.name, m.labels, m.value FROM run_tracker.read_metrics() m;
+        PERFORM run_tracker.revoke_all('run_tracker.metrics');
+
+        COMMENT ON VIEW run_tracker.metrics IS
+        'Metrics with the names and labels of Prometheus; openmetrics() writes them as text.';
+        COMMENT ON COLUMN run_tracker.metrics.name IS 'Name of the metric.';
+        COMMENT ON COLUMN run_tracker.metrics.labels IS 'Labels, an object of strings.';
+        COMMENT ON COLUMN run_tracker.metrics.value IS 'Value, in the unit that the name tells.';
+    END IF;
 END
 $install$;
 COMMENT ON FUNCTION run_tracker.install_views() IS 'Internal: the part of install() for views.';

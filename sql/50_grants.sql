@@ -29,11 +29,13 @@ AS $$
              read_response_from,histogram_bucket,histogram_bound,histogram_quantile,histogram_count,merge_histograms,
              stat_rows,summarize_runs,summarize_trend,user_stats,workflow_stats,kind_stats,model_stats,trend_stats,list_runs,
              find_runs,run_conditions,run_details,compare_runs,compare_run_values,export_runs,timeline,run_timeline,report_html,dashboard_html,
-             html_escape,html_style,html_page,health,read_metrics,openmetrics}'::text[]
+             html_escape,html_style,html_page,health,
+             describe_open_runs,histogram_metrics,read_metrics,openmetrics}'::text[]
         || CASE WHEN whom IN ('client', 'service') THEN
             '{uuidv7,create_run,start_run,complete_run,fail_run,cancel_run,retry_run,transition_run,update_progress,
               create_task,start_task,complete_task,fail_task,cancel_task,append_response,add_message,add_log,
-              log_retrieval,add_artifact,heartbeat_run,release_run,create_runs,create_tasks,complete_tasks}'::text[]
+              log_retrieval,add_artifact,heartbeat_run,release_run,create_runs,create_tasks,complete_tasks,check_batch,
+              task_target}'::text[]
            ELSE '{}' END
         || CASE WHEN whom = 'service' THEN
             '{define_lifecycle,drop_lifecycle,rebuild_totals,claim_runs,expire_runs,purge_runs,schedule_maintenance,
@@ -51,7 +53,8 @@ BEGIN
     EXECUTE format('GRANT SELECT ON run_tracker.runs, run_tracker.tasks, run_tracker.response_chunks,
         run_tracker.messages, run_tracker.logs, run_tracker.retrievals, run_tracker.artifacts, run_tracker.transitions,
         run_tracker.run_totals, run_tracker.open_runs, run_tracker.stat_deltas, run_tracker.stat_totals,
-        run_tracker.lifecycles, run_tracker.installation, run_tracker.run_summary, run_tracker.active_runs TO %s', role);
+        run_tracker.lifecycles, run_tracker.installation, run_tracker.run_summary, run_tracker.active_runs,
+        run_tracker.recent_runs, run_tracker.metrics TO %s', role);
 END
 $$;
 COMMENT ON FUNCTION run_tracker.grant_reader(regrole) IS

@@ -25,6 +25,7 @@
 #include "lib/stringinfo.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
+#include "storage/bufmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
@@ -62,12 +63,19 @@ join_response(Datum run_id, Datum task_id, Datum response)
 {
 	Relation rel = table_open(rt_table(RT_response_chunks)->relid, AccessShareLock);
 	const RtTable *t = rt_table(RT_response_chunks);
-	/* we hold the task: what is committed now is all there will be */
-	Snapshot snapshot = rt_latest_snapshot();
+	Snapshot snapshot;
 	StringInfoData buf;
 	RtProbe probe;
 	bool found = false;
 
+	/* many applications never append */
+	if (RelationGetNumberOfBlocks(rel) == 0)
+	{
+		table_close(rel, NoLock);
+		return (Datum) 0;
+	}
+	/* we hold the task: what is committed now is all there will be */
+	snapshot = rt_latest_snapshot();
 	rt_probe_begin_child(&probe, rel, run_id, task_id, snapshot);
 	while (rt_probe_next(&probe, ForwardScanDirection))
 	{
@@ -226,10 +234,13 @@ rt_responses_forget(const RtResponses *responses)
 	if (responses == NULL)
 		return;
 	rt_writer_open(&writer, RT_response_chunks);
-	snapshot = rt_latest_snapshot();
-	for (int i = 0; i < responses->n; i++)
-		delete_pieces(&writer, &responses->ids[i], snapshot);
-	UnregisterSnapshot(snapshot);
+	if (RelationGetNumberOfBlocks(writer.rel) > 0)
+	{
+		snapshot = rt_latest_snapshot();
+		for (int i = 0; i < responses->n; i++)
+			delete_pieces(&writer, &responses->ids[i], snapshot);
+		UnregisterSnapshot(snapshot);
+	}
 	rt_writer_close(&writer);
 }
 
@@ -407,6 +418,10 @@ append_piece(FunctionCallInfo fcinfo, const Target *target, text *piece)
 		rt_writer_set(&writer, RT_ATT(t, response_chunks, created_at),
 					  TimestampTzGetDatum(GetCurrentTimestamp()), false);
 		rt_writer_insert(&writer);
+		if (!ItemPointerIsValid(&writer.slot->tts_tid))
+			ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+							errmsg("the response was not appended to"),
+							errhint("A trigger may have suppressed it."), errtable(writer.rel)));
 	}
 	rt_writer_close(&writer);
 	rt_open_runs_touch(&touched, 1);
@@ -427,6 +442,8 @@ run_tracker_append_response(PG_FUNCTION_ARGS)
 	piece = PG_GETARG_TEXT_PP(1);
 	(void) rt_table(RT_response_chunks);
 	check_privilege();
+	/* nobody else would put the pieces together */
+	rt_triggers_require();
 	SPI_connect();
 	find_target(fcinfo, &target);
 	if (VARSIZE_ANY_EXHDR(piece) > 0 && (!target.begun || target.status != (Datum) 0))

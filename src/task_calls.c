@@ -7,6 +7,8 @@
  */
 #include "run_tracker.h"
 
+#include "utils/builtins.h"
+
 #include "calls.h"
 #include "runs.h"
 
@@ -15,6 +17,7 @@ PG_FUNCTION_INFO_V1(run_tracker_start_task);
 PG_FUNCTION_INFO_V1(run_tracker_complete_task);
 PG_FUNCTION_INFO_V1(run_tracker_fail_task);
 PG_FUNCTION_INFO_V1(run_tracker_cancel_task);
+PG_FUNCTION_INFO_V1(run_tracker_task_target);
 
 static RtPlan find_task = {"SELECT lifecycle, status, attempt FROM run_tracker.tasks "
 						   "WHERE task_id = $1 FOR NO KEY UPDATE",
@@ -139,4 +142,22 @@ run_tracker_cancel_task(PG_FUNCTION_ARGS)
 					   .attempt_arg = 2};
 
 	PG_RETURN_BOOL(rt_call_move(fcinfo, &call, &fcinfo->args[1], 1));
+}
+
+/*
+ * task_target(lifecycle, status) → the status that complete_task() takes such a task to: the
+ * same for one that has succeeded, null if its lifecycle lists none
+ */
+Datum
+run_tracker_task_target(PG_FUNCTION_ARGS)
+{
+	const RtLifecycle *lifecycle = rt_lifecycle_get(PG_GETARG_DATUM(0));
+	int from = rt_lifecycle_state_required(lifecycle, PG_GETARG_DATUM(1));
+	int to = from;
+
+	if (lifecycle->states[from].phase != RT_SUCCEEDED)
+		to = rt_lifecycle_next(lifecycle, from, RT_SUCCEEDED);
+	if (to < 0)
+		PG_RETURN_NULL();
+	PG_RETURN_DATUM(CStringGetTextDatum(lifecycle->states[to].name));
 }
