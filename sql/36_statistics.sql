@@ -63,7 +63,8 @@ AS $$
 DECLARE
     every_user boolean := of_user IS NULL AND NOT by_user AND run_tracker.is_service();
     the_user text := CASE WHEN every_user THEN '' ELSE of_user END;
-    from_hour timestamptz := date_trunc('hour', since, 'UTC');
+    -- the tasks of a user are not summed up by the hour
+    from_hour timestamptz := date_trunc(CASE WHEN grain = 'model' AND NOT every_user THEN 'day' ELSE 'hour' END, since, 'UTC');
     from_day timestamptz := date_trunc('day', from_hour - interval '1 microsecond', 'UTC') + interval '24 hours';
     ranges text;
 BEGIN
@@ -88,7 +89,7 @@ BEGIN
                CASE period WHEN 'all' THEN '-infinity' WHEN 'day' THEN date_trunc('day', d.period_at, 'UTC')
                            ELSE d.period_at END,
                CASE grain WHEN 'kind' THEN d.kind ELSE '' END, CASE grain WHEN 'workflow' THEN d.workflow_id ELSE '' END,
-               d.mode, n.provider, n.model, n.operation, n.phase, d.created_count, n.finished_count,
+               CASE WHEN period = 'all' AND since IS NULL THEN d.mode ELSE '' END, n.provider, n.model, n.operation, n.phase, d.created_count, n.finished_count,
                CASE WHEN n.by_run AND d.phase = 'succeeded' THEN d.finished_count ELSE 0 END,
                CASE WHEN n.by_run AND d.phase IN ('failed', 'timed_out') THEN d.finished_count ELSE 0 END,
                d.input_tokens, d.output_tokens, d.total_tokens, d.cost,
@@ -110,7 +111,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION run_tracker.stat_rows(text, text, text, timestamptz, boolean) IS
-'The rows that statistics add up, of run_tracker.stat_totals and of what is not folded yet: by grain (kind, workflow or model) and period (all, day or hour; of workflows only all), of one user, or of those that the caller sees: for services the sum over all users, unless by_user. since, rounded down to the hour (for days: to the day), leaves out what was before.';
+'The rows that statistics add up, of run_tracker.stat_totals and of what is not folded yet: by grain (kind, workflow or model) and period (all, day or hour; of workflows only all), of one user, or of those that the caller sees: for services the sum over all users, unless by_user. since, rounded down to the hour (for days, and for models of a user: to the day), leaves out what was before.';
 
 CREATE FUNCTION run_tracker.summarize_runs(of_grain text, of_user text, since timestamptz, by_user boolean)
 RETURNS TABLE (name text, total bigint, open bigint, finished bigint, successful bigint, failed bigint,
@@ -159,7 +160,7 @@ BEGIN
            round(s.duration_ms / NULLIF(s.succeeded, 0), 2), run_tracker.histogram_quantile(s.durations, 0),
            run_tracker.histogram_quantile(s.durations, 0.5), run_tracker.histogram_quantile(s.durations, 0.95),
            run_tracker.histogram_quantile(s.durations, 0.99), run_tracker.histogram_quantile(s.durations, 1),
-           COALESCE(m.modes, '{}'), s.tasks, s.failed_tasks, s.input_tokens, s.output_tokens, s.total_tokens, s.cost
+           CASE WHEN since IS NULL THEN COALESCE(m.modes, '{}') END, s.tasks, s.failed_tasks, s.input_tokens, s.output_tokens, s.total_tokens, s.cost
     FROM sums s LEFT JOIN by_mode m USING (name)
     WHERE s.created <> 0 OR s.finished <> 0 OR s.retried <> 0 OR s.tasks <> 0 OR s.failed_tasks <> 0 OR s.cost <> 0
     ORDER BY s.created DESC, s.name;
@@ -176,7 +177,7 @@ RETURNS TABLE (user_id text, total bigint, open bigint, finished bigint, success
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$ SELECT * FROM run_tracker.summarize_runs('kind', $1, $2, true) $$;
 COMMENT ON FUNCTION run_tracker.user_stats(text, timestamptz) IS
-'Runs of a user, or of each one that the caller sees: how many were created, are open, finished, and how; success_rate is the percentage of finished runs that succeeded; durations are those of runs that succeeded, in ms: the average is exact, the others within 2 %; modes are runs by settings ->> ''mode''; tasks, tokens and cost are those of finished tasks. Exact in every snapshot, and not changed when old runs are deleted. since counts what was created and finished since then, rounded down to the hour (open is null then).';
+'Runs of a user, or of each one that the caller sees: how many were created, are open, finished, and how; success_rate is the percentage of finished runs that succeeded; durations are those of runs that succeeded, in ms: the average is exact, the others within 2 %; modes are runs by settings ->> ''mode''; tasks, tokens and cost are those of finished tasks. Exact in every snapshot, and not changed when old runs are deleted. since counts what was created and finished since then, rounded down to the hour (open and modes are null then).';
 
 CREATE FUNCTION run_tracker.workflow_stats(workflow_id text DEFAULT NULL, user_id text DEFAULT NULL)
 RETURNS TABLE (workflow_id text, total bigint, open bigint, finished bigint, successful bigint, failed bigint,
@@ -232,7 +233,7 @@ AS $$
     ORDER BY s.cost DESC, s.succeeded DESC, s.provider, s.model, s.operation
 $$;
 COMMENT ON FUNCTION run_tracker.model_stats(text, text, timestamptz) IS
-'Finished tasks by provider, model and operation, or of one model, that the caller sees: how many succeeded, failed (or timed out), were cancelled; tokens and cost of all of them; durations of those that succeeded, and times to the first token, in ms: averages exact, the others within 2 %. Empty strings stand for what was not said. since as in user_stats().';
+'Finished tasks by provider, model and operation, or of one model, that the caller sees: how many succeeded, failed (or timed out), were cancelled; tokens and cost of all of them; durations of those that succeeded, and times to the first token, in ms: averages exact, the others within 2 %. Empty strings stand for what was not said. since is rounded down to the hour, for the tasks of a user to the day (UTC).';
 
 CREATE FUNCTION run_tracker.summarize_trend(of_unit text, since timestamptz, of_user text, of_kind text)
 RETURNS TABLE (period_at timestamptz, created bigint, finished bigint, successful bigint, failed bigint,
@@ -380,13 +381,13 @@ BEGIN
         'Statistics of what has finished, summed up in several ways; they outlive the runs. Written by the worker, or fold_statistics().';
         COMMENT ON COLUMN run_tracker.stat_totals.grain IS
         'What the row sums up: kind (runs by kind, mode and phase), workflow (by workflow, mode and phase), model (tasks by provider, model, operation and phase).';
-        COMMENT ON COLUMN run_tracker.stat_totals.period IS 'all, day or hour (UTC); of workflows only all.';
+        COMMENT ON COLUMN run_tracker.stat_totals.period IS 'all, day or hour (UTC); of workflows only all, of models and a user not hour.';
         COMMENT ON COLUMN run_tracker.stat_totals.all_users IS 'True: the sum over all users, for services.';
         COMMENT ON COLUMN run_tracker.stat_totals.user_id IS 'Owner; empty for the sum over all users, and for nobody.';
         COMMENT ON COLUMN run_tracker.stat_totals.period_at IS 'Beginning of the day or hour; -infinity for all.';
         COMMENT ON COLUMN run_tracker.stat_totals.kind IS 'Kind of the run; empty if none.';
         COMMENT ON COLUMN run_tracker.stat_totals.workflow_id IS 'Workflow of the run; empty if none.';
-        COMMENT ON COLUMN run_tracker.stat_totals.mode IS 'settings ->> ''mode'' of the run; empty if none.';
+        COMMENT ON COLUMN run_tracker.stat_totals.mode IS 'settings ->> ''mode'' of the run; empty if none, and for days and hours.';
         COMMENT ON COLUMN run_tracker.stat_totals.provider IS 'Provider of the task; empty if none.';
         COMMENT ON COLUMN run_tracker.stat_totals.model IS 'Model; empty if none.';
         COMMENT ON COLUMN run_tracker.stat_totals.operation IS 'Operation of the task; empty if none.';

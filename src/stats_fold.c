@@ -123,11 +123,11 @@ name_is(const RtStatKey *key, RtStatName name, const char *value)
 		   memcmp(key->names[name], value, key->lens[name]) == 0;
 }
 
-/* Add a delta to the sum of a key, for the user and for all users. */
+/* Add a delta to the sum of a key, for the user (unless that is left out) and for all users. */
 static void
-add_to(RtStats *stats, RtStatKey key, const Delta *delta)
+add_to(RtStats *stats, RtStatKey key, const Delta *delta, bool of_user)
 {
-	for (int all_users = 0; all_users <= 1; all_users++)
+	for (int all_users = !of_user; all_users <= 1; all_users++)
 	{
 		MemoryContext old;
 		RtStat *stat;
@@ -148,21 +148,26 @@ add_to(RtStats *stats, RtStatKey key, const Delta *delta)
 	}
 }
 
-/* Add a delta to the sums of all time, of its day and of its hour. */
+/*
+ * Add a delta to the sums of all time, of its day and of its hour.  Days and hours are many
+ * rows: modes are not kept apart there, nor the tasks of a user by the hour.
+ */
 static void
-add_to_periods(RtStats *stats, RtStatKey key, const Delta *delta)
+add_to_periods(RtStats *stats, RtStatKey key, const Delta *delta, bool hours_of_user)
 {
 	TimestampTz hour = key.period_at;
 	int64 rest = TIMESTAMP_NOT_FINITE(hour) ? 0 : hour % USECS_PER_DAY;
 
-	rt_stat_name(&key, RT_STAT_PERIOD, "hour");
-	add_to(stats, key, delta);
-	rt_stat_name(&key, RT_STAT_PERIOD, "day");
-	key.period_at = hour - (rest < 0 ? rest + USECS_PER_DAY : rest);
-	add_to(stats, key, delta);
 	rt_stat_name(&key, RT_STAT_PERIOD, "all");
 	key.period_at = DT_NOBEGIN;
-	add_to(stats, key, delta);
+	add_to(stats, key, delta, true);
+	rt_stat_name(&key, RT_STAT_MODE, NULL);
+	key.period_at = hour;
+	rt_stat_name(&key, RT_STAT_PERIOD, "hour");
+	add_to(stats, key, delta, hours_of_user);
+	rt_stat_name(&key, RT_STAT_PERIOD, "day");
+	key.period_at = hour - (rest < 0 ? rest + USECS_PER_DAY : rest);
+	add_to(stats, key, delta, true);
 }
 
 /* Of kinds and workflows, what is about tasks goes to the row without a phase, but for retried
@@ -200,14 +205,14 @@ add_delta(RtStats *stats, Delta *delta)
 		rt_stat_name(&key, RT_STAT_SOURCE, "model");
 		rt_stat_name(&key, RT_STAT_KIND, NULL);
 		rt_stat_name(&key, RT_STAT_WORKFLOW_ID, NULL);
-		add_to_periods(stats, key, delta);
+		add_to_periods(stats, key, delta, false);
 		tasks_of_runs(delta);
 	}
 
 	key = delta->key;
 	rt_stat_name(&key, RT_STAT_SOURCE, "kind");
 	rt_stat_name(&key, RT_STAT_WORKFLOW_ID, NULL);
-	add_to_periods(stats, key, delta);
+	add_to_periods(stats, key, delta, true);
 
 	if (delta->key.lens[RT_STAT_WORKFLOW_ID] > 0)
 	{
@@ -216,7 +221,7 @@ add_delta(RtStats *stats, Delta *delta)
 		rt_stat_name(&key, RT_STAT_PERIOD, "all");
 		rt_stat_name(&key, RT_STAT_KIND, NULL);
 		key.period_at = DT_NOBEGIN;
-		add_to(stats, key, delta);
+		add_to(stats, key, delta, true);
 	}
 }
 
