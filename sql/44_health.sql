@@ -584,7 +584,18 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION run_tracker.read_metrics() IS
-'What the view run_tracker.metrics shows: of services all runs, of others their own, and nothing about the worker. Counters (names that end in _total, histograms) do not go down when runs are retried, or deleted after they finished, or end another way after all; they do when an open run is deleted, tokens or cost of a finished task are corrected downwards, a finished run is given another kind, or one that had ended within 10 seconds ends another way later (only in its buckets). Of more than 100 kinds (providers and models, operations) those with most runs are shown, by order of magnitude, and the others summed up as "other", which goes down when one of them grows out of it. 55000 if tables are missing.';
+'What the view run_tracker.metrics shows. 55000 if tables are missing.';
+
+-- A view of the extension's, as it depends on a function: one of the user's would get lost with DROP EXTENSION.
+CREATE VIEW run_tracker.metrics WITH (security_invoker = true) AS
+SELECT m.name, m.labels, m.value FROM run_tracker.read_metrics() m;
+DO $$ BEGIN PERFORM run_tracker.revoke_all('run_tracker.metrics'); END $$;
+
+COMMENT ON VIEW run_tracker.metrics IS
+'Metrics with the names and labels of Prometheus; openmetrics() writes them as text. Of services all runs, of others their own, and nothing about the worker. Counters (names that end in _total, histograms) do not go down when runs are retried, or deleted after they finished, or end another way after all; they do when an open run is deleted, tokens or cost of a finished task are corrected downwards, a finished run is given another kind, or one that had ended within 10 seconds ends another way later (only in its buckets). Of more than 100 kinds (providers and models, operations) those with most runs are shown, by order of magnitude, and the others summed up as "other", which goes down when one of them grows out of it.';
+COMMENT ON COLUMN run_tracker.metrics.name IS 'Name of the metric.';
+COMMENT ON COLUMN run_tracker.metrics.labels IS 'Labels, an object of strings.';
+COMMENT ON COLUMN run_tracker.metrics.value IS 'Value, in the unit that the name tells.';
 
 CREATE FUNCTION run_tracker.openmetrics() RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET extra_float_digits = 1
