@@ -14,23 +14,25 @@ DECLARE
     stuck_after CONSTANT interval := '5 minutes';
     moment CONSTANT timestamptz := clock_timestamp();
     service CONSTANT boolean := run_tracker.is_service();
+    own_runs uuid[];
     part record;
-    old_runs uuid[] := '{}';
 BEGIN
+    IF NOT service THEN
+        own_runs := ARRAY(SELECT r.run_id
+                          FROM (SELECT r.run_id, r.phase FROM run_tracker.runs r
+                                ORDER BY r.created_at DESC, r.run_id DESC LIMIT max_own) r
+                          WHERE r.phase IN ('queued', 'active', 'waiting'));
+    END IF;
     queued := 0; active := 0; waiting := 0; available := 0; overdue := 0;
     FOR part IN
         SELECT o.phase, count(*) AS runs,
                count(*) FILTER (WHERE o.available_at <= moment) AS available, min(o.available_at) AS oldest_at,
-               count(*) FILTER (WHERE o.deadline_at <= moment) AS overdue, min(o.deadline_at) AS deadline_at,
-               array_agg(o.run_id) FILTER (WHERE o.available_at < moment - stuck_after) AS old_runs
-        FROM ((SELECT o.run_id, o.phase, o.available_at, o.deadline_at
+               count(*) FILTER (WHERE o.deadline_at <= moment) AS overdue, min(o.deadline_at) AS deadline_at
+        FROM ((SELECT o.phase, o.available_at, o.deadline_at
                FROM run_tracker.open_runs o WHERE service LIMIT max_runs)
               UNION ALL
-              SELECT o.run_id, o.phase, o.available_at, o.deadline_at
-              FROM (SELECT r.run_id, r.phase FROM run_tracker.runs r WHERE NOT service
-                    ORDER BY r.created_at DESC, r.run_id DESC LIMIT max_own) r
-                   JOIN run_tracker.open_runs o ON o.run_id = r.run_id
-              WHERE r.phase IN ('queued', 'active', 'waiting')) o
+              SELECT o.phase, o.available_at, o.deadline_at
+              FROM run_tracker.open_runs o WHERE NOT service AND o.run_id = ANY (own_runs)) o
         GROUP BY o.phase
     LOOP
         CASE part.phase
@@ -45,14 +47,18 @@ BEGIN
         END CASE;
         overdue := overdue + part.overdue;
         oldest_deadline := LEAST(oldest_deadline, part.deadline_at);
-        IF part.phase <> 'waiting' THEN
-            old_runs := old_runs || part.old_runs[1:max_stuck];
-        END IF;
     END LOOP;
 
     -- of these, those that stuck_runs() shows
     SELECT count(*) INTO stuck
-    FROM unnest(old_runs) AS s (run_id)
+    FROM (SELECT o.run_id
+          FROM ((SELECT o.run_id, o.phase, o.available_at
+                 FROM run_tracker.open_runs o WHERE service LIMIT max_runs)
+                UNION ALL
+                SELECT o.run_id, o.phase, o.available_at
+                FROM run_tracker.open_runs o WHERE NOT service AND o.run_id = ANY (own_runs)) o
+          WHERE o.available_at < moment - stuck_after AND o.phase <> 'waiting'
+          LIMIT max_stuck) s
          LEFT JOIN LATERAL (SELECT h.occurred_at FROM run_tracker.transitions h
                             WHERE h.run_id = s.run_id AND h.task_id IS NULL
                             ORDER BY h.seq DESC LIMIT 1) h ON true
@@ -88,7 +94,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION run_tracker.describe_open_runs(integer) IS
-'What health() and metrics say about open runs, at a bounded cost: of services, counts of the first max_runs rows of open_runs (complete is false if there may be more), of others counts among their 1000 newest runs; stuck counts those that stuck_runs() shows, 200 at most.';
+'What health() and metrics say about open runs, at a bounded cost: of services, counts of the first max_runs rows of open_runs (complete is false if there may be more), of others counts among their 1000 newest runs; stuck counts those that stuck_runs() shows, 100 at most.';
 
 CREATE FUNCTION run_tracker.health() RETURNS jsonb
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET row_security = on
@@ -631,8 +637,13 @@ AS $$
         ('run_tracker_notification_resyncs_total', 'counter', 'Times that listeners were told to read everything again.'),
         ('run_tracker_pending_notifications', 'gauge', 'Changed runs that are not announced yet.'),
         ('run_tracker_notification_queue_size', 'gauge', 'Changed runs that can wait to be announced.')
+    ), names (name, family) AS (
+        SELECT f.name, f.name FROM families f
+        UNION ALL
+        SELECT f.name || s.suffix, f.name FROM families f, unnest('{_bucket,_sum,_count}'::text[]) AS s (suffix)
+        WHERE f.type = 'histogram'
     ), samples AS (
-        SELECT COALESCE(f.name, m.name) AS family, m.n, m.name
+        SELECT COALESCE(f.family, m.name) AS family, m.n, m.name
                    || CASE WHEN m.labels <> '{}' THEN '{' || (
                           SELECT string_agg(l.key || '="' || replace(replace(replace(l.value, E'\\', E'\\\\'),
                                                                      '"', E'\\"'), E'\n', E'\\n') || '"',
@@ -643,8 +654,7 @@ AS $$
                                   WHEN abs(m.value) < 1e-300 THEN '0'
                                   ELSE m.value::double precision::text END AS line
         FROM run_tracker.read_metrics() WITH ORDINALITY AS m (name, labels, value, n)
-             LEFT JOIN families f ON m.name = f.name
-                  OR f.type = 'histogram' AND m.name IN (f.name || '_bucket', f.name || '_sum', f.name || '_count')
+             LEFT JOIN names f ON f.name = m.name
     )
     SELECT COALESCE(string_agg(s.text, '' ORDER BY s.n), '') || E'# EOF\n'
     FROM (SELECT min(s.n) AS n, COALESCE(format(E'# HELP %s %s\n# TYPE %s %s\n', f.name, f.help, f.name, f.type), '')
