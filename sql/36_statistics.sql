@@ -111,7 +111,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION run_tracker.stat_rows(text, text, text, timestamptz, boolean) IS
-'The rows that statistics add up, of run_tracker.stat_totals and of what is not folded yet: by grain (kind, workflow or model) and period (all, day or hour; of workflows only all), of one user, or of those that the caller sees: for services the sum over all users, unless by_user. since, rounded down to the hour (for days, and for models of a user: to the day), leaves out what was before.';
+'The rows that statistics add up, of run_tracker.stat_totals and of what is not folded yet: by grain (kind, user, workflow or model) and period (all, day or hour; of users and workflows only all), of one user, or of those that the caller sees: for services the sum over all users, unless by_user. since, rounded down to the hour (for days, and for models of a user: to the day), leaves out what was before.';
 
 CREATE FUNCTION run_tracker.summarize_runs(of_grain text, of_user text, since timestamptz, by_user boolean)
 RETURNS TABLE (name text, total bigint, open bigint, finished bigint, successful bigint, failed bigint,
@@ -130,7 +130,8 @@ BEGIN
                sum(r.input_tokens) AS input_tokens, sum(r.output_tokens) AS output_tokens,
                sum(r.total_tokens) AS total_tokens, sum(r.cost) AS cost, sum(r.duration_ms) AS duration_ms,
                CASE WHEN r.phase = 'succeeded' THEN run_tracker.merge_histograms(r.durations) END AS durations
-        FROM run_tracker.stat_rows(of_grain, 'all', of_user, since, by_user) r
+        FROM run_tracker.stat_rows(CASE WHEN by_user AND since IS NULL THEN 'user' ELSE of_grain END, 'all', of_user, since,
+                                   by_user) r
         GROUP BY 1, 2, 3
     ), by_mode AS (
         SELECT m.name, jsonb_object_agg(m.mode, m.created ORDER BY m.mode) AS modes
@@ -380,8 +381,8 @@ BEGIN
         COMMENT ON TABLE run_tracker.stat_totals IS
         'Statistics of what has finished, summed up in several ways; they outlive the runs. Written by the worker, or fold_statistics().';
         COMMENT ON COLUMN run_tracker.stat_totals.grain IS
-        'What the row sums up: kind (runs by kind, mode and phase), workflow (by workflow, mode and phase), model (tasks by provider, model, operation and phase).';
-        COMMENT ON COLUMN run_tracker.stat_totals.period IS 'all, day or hour (UTC); of workflows only all, of models and a user not hour.';
+        'What the row sums up: kind (runs by kind, mode and phase), user (by mode and phase), workflow (by workflow, mode and phase), model (tasks by provider, model, operation and phase).';
+        COMMENT ON COLUMN run_tracker.stat_totals.period IS 'all, day or hour (UTC); of users and workflows only all, of models and a user not hour.';
         COMMENT ON COLUMN run_tracker.stat_totals.all_users IS 'True: the sum over all users, for services.';
         COMMENT ON COLUMN run_tracker.stat_totals.user_id IS 'Owner; empty for the sum over all users, and for nobody.';
         COMMENT ON COLUMN run_tracker.stat_totals.period_at IS 'Beginning of the day or hour; -infinity for all.';
