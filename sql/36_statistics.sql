@@ -38,7 +38,7 @@ AS 'MODULE_PATHNAME', 'run_tracker_histogram_result';
 COMMENT ON FUNCTION run_tracker.histogram_result(internal) IS 'Internal: final function of merge_histograms().';
 
 CREATE AGGREGATE run_tracker.merge_histograms(bigint[]) (
-    SFUNC = run_tracker.histogram_accumulate, STYPE = internal, SSPACE = 8016,
+    SFUNC = run_tracker.histogram_accumulate, STYPE = internal, SSPACE = 512,
     FINALFUNC = run_tracker.histogram_result, PARALLEL = safe);
 COMMENT ON AGGREGATE run_tracker.merge_histograms(bigint[]) IS
 'The sum of histograms, such as those of run_tracker.stat_totals. 22023 for an array that is no histogram.';
@@ -123,16 +123,13 @@ AS $$
 #variable_conflict use_column
 BEGIN
     RETURN QUERY
-    WITH found AS (
+    WITH found AS MATERIALIZED (
         SELECT CASE WHEN by_user THEN r.user_id WHEN of_grain = 'workflow' THEN r.workflow_id ELSE r.kind END AS name,
-               r.mode, r.phase, sum(r.created_count)::bigint AS created, sum(r.finished_count)::bigint AS finished,
-               sum(r.task_count)::bigint AS tasks, sum(r.failed_task_count)::bigint AS failed_tasks,
-               sum(r.input_tokens) AS input_tokens, sum(r.output_tokens) AS output_tokens,
-               sum(r.total_tokens) AS total_tokens, sum(r.cost) AS cost, sum(r.duration_ms) AS duration_ms,
-               CASE WHEN r.phase = 'succeeded' THEN run_tracker.merge_histograms(r.durations) END AS durations
+               r.mode, r.phase, r.created_count AS created, r.finished_count AS finished, r.task_count AS tasks,
+               r.failed_task_count AS failed_tasks, r.input_tokens, r.output_tokens, r.total_tokens, r.cost, r.duration_ms,
+               r.durations
         FROM run_tracker.stat_rows(CASE WHEN by_user AND since IS NULL THEN 'user' ELSE of_grain END, 'all', of_user, since,
                                    by_user) r
-        GROUP BY 1, 2, 3
     ), by_mode AS (
         SELECT m.name, jsonb_object_agg(m.mode, m.created ORDER BY m.mode) AS modes
         FROM (SELECT f.name, f.mode, sum(f.created) AS created FROM found f WHERE f.mode <> '' GROUP BY 1, 2) m
@@ -147,7 +144,7 @@ BEGIN
                COALESCE(sum(f.finished) FILTER (WHERE f.phase = 'timed_out'), 0)::bigint AS timed_out,
                COALESCE(sum(f.finished) FILTER (WHERE f.phase = 'retried'), 0)::bigint AS retried,
                sum(f.duration_ms) FILTER (WHERE f.phase = 'succeeded') AS duration_ms,
-               run_tracker.merge_histograms(f.durations) AS durations,
+               run_tracker.merge_histograms(f.durations) FILTER (WHERE f.phase = 'succeeded') AS durations,
                COALESCE(sum(f.tasks) FILTER (WHERE f.phase <> 'retried'), 0)::bigint AS tasks,
                COALESCE(sum(f.failed_tasks) FILTER (WHERE f.phase <> 'retried'), 0)::bigint AS failed_tasks,
                LEAST(COALESCE(sum(f.input_tokens) FILTER (WHERE f.phase <> 'retried'), 0), 9223372036854775807)::bigint AS input_tokens,
