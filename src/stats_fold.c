@@ -41,8 +41,12 @@ PG_FUNCTION_INFO_V1(run_tracker_fold_statistics);
 #define RT_LOCK_CLASS 0x5254
 #define RT_LOCK_FOLD  1
 
-/* deltas that are summed up before their sums are written */
-#define CHUNK 2000
+/*
+ * Deltas that are summed up before their sums are written: few at first, then twice as many
+ * each time.  So none of these turns takes much longer than all before it.
+ */
+#define FIRST_CHUNK 100
+#define CHUNK		4000
 
 /* The columns that a row's key consists of, in the order of the primary key. */
 #define NKEYS 12
@@ -456,6 +460,7 @@ int64
 rt_stats_fold(int64 max_deltas, TimestampTz until, bool wait, bool *more)
 {
 	int64 folded = 0;
+	int64 chunk = FIRST_CHUNK;
 	LOCKTAG tag;
 	RtWriter writer;
 	Snapshot snapshot;
@@ -474,7 +479,7 @@ rt_stats_fold(int64 max_deltas, TimestampTz until, bool wait, bool *more)
 	while (*more && folded < max_deltas && GetCurrentTimestamp() < until)
 	{
 		RtStats *stats = rt_stats_begin();
-		int64 wanted = Min(CHUNK, max_deltas - folded);
+		int64 wanted = Min(chunk, max_deltas - folded);
 		int64 n = take_deltas(&writer, scan, row, stats, wanted);
 
 		if (n > 0)
@@ -482,6 +487,7 @@ rt_stats_fold(int64 max_deltas, TimestampTz until, bool wait, bool *more)
 		folded += n;
 		/* a scan that has ended would begin again */
 		*more = n == wanted;
+		chunk = Min(chunk * 2, CHUNK);
 		rt_stats_free(stats);
 	}
 	table_endscan(scan);
