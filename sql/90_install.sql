@@ -126,6 +126,13 @@ BEGIN
         PERFORM run_tracker.as_owner('run_tracker.transitions',
             'DELETE FROM run_tracker.transitions t
              WHERE NOT EXISTS (SELECT FROM run_tracker.runs r WHERE r.run_id = t.run_id)');
+        -- pieces that do not continue the response that their task has now
+        PERFORM run_tracker.as_owner('run_tracker.response_chunks',
+            'DELETE FROM run_tracker.response_chunks c USING run_tracker.tasks t
+             WHERE t.run_id = c.run_id AND t.task_id = c.task_id
+               AND length(t.response) IS DISTINCT FROM (
+                   SELECT min(p.start_offset) FROM run_tracker.response_chunks p
+                   WHERE p.run_id = c.run_id AND p.task_id = c.task_id)');
         PERFORM run_tracker.as_owner('run_tracker.tasks',
             'UPDATE run_tracker.tasks t SET response = t.response || c.rest
              FROM (SELECT p.run_id, p.task_id, string_agg(p.content, '''' ORDER BY p.start_offset) AS rest

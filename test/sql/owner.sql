@@ -72,8 +72,8 @@ ROLLBACK;
 -- all tables at once, and the bookkeeping goes on in the same transaction
 BEGIN;
 SELECT run_tracker.add_log(:run, 'x', 'ERROR') FROM generate_series(1, 100) \g /dev/null
-TRUNCATE run_tracker.runs, run_tracker.tasks, run_tracker.messages, run_tracker.logs, run_tracker.transitions,
-    run_tracker.run_totals, run_tracker.open_runs;
+TRUNCATE run_tracker.runs, run_tracker.tasks, run_tracker.response_chunks, run_tracker.messages, run_tracker.logs, run_tracker.retrievals,
+    run_tracker.artifacts, run_tracker.transitions, run_tracker.run_totals, run_tracker.open_runs, run_tracker.stat_deltas, run_tracker.stat_totals;
 SELECT run_tracker.create_run(:run) \g /dev/null
 SELECT run_tracker.add_log(:run, 'x', 'ERROR');
 SELECT error_count FROM run_tracker.run_summary;

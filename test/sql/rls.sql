@@ -20,7 +20,10 @@ SELECT count(*) AS public FROM pg_class, aclexplode(relacl) a WHERE relnamespace
 SELECT count(*) AS public FROM pg_proc, aclexplode(COALESCE(proacl, acldefault('f', proowner))) a
 WHERE pronamespace = 'run_tracker'::regnamespace AND a.grantee = 0;
 
--- alice and bob have a run each, with a task, a message, a log and a transition; one run is nobody's
+-- statistics outlive the runs of other tests
+TRUNCATE run_tracker.stat_deltas, run_tracker.stat_totals;
+-- alice and bob have a run each, with a task whose response is arriving, a message, a log, a retrieval, an artifact and a transition; one run
+-- is nobody's
 INSERT INTO run_tracker.runs (run_id, user_id, name) VALUES
     ('a0000000-0000-0000-0000-000000000001', 'alice', 'of alice'), ('b0000000-0000-0000-0000-000000000001', 'bob', 'of bob'),
     ('00000000-0000-0000-0000-000000000001', '', 'of nobody');
@@ -29,7 +32,10 @@ INSERT INTO run_tracker.tasks (run_id, task_id, name) VALUES
     ('b0000000-0000-0000-0000-000000000001', 'b0000000-0000-0000-0000-000000000002', 'of bob');
 INSERT INTO run_tracker.messages (run_id, role, content) SELECT run_id, 'user', name FROM run_tracker.runs;
 INSERT INTO run_tracker.logs (run_id, level, message) SELECT run_id, 'ERROR', name FROM run_tracker.runs;
+INSERT INTO run_tracker.retrievals (run_id, retrieval_type, query) SELECT run_id, 'hybrid', name FROM run_tracker.runs;
+INSERT INTO run_tracker.artifacts (run_id, kind, content) SELECT run_id, 'file', name FROM run_tracker.runs;
 UPDATE run_tracker.runs SET status = 'running';
+SELECT run_tracker.append_response(task_id, name || ', '), run_tracker.append_response(task_id, name) FROM run_tracker.tasks ORDER BY task_id;
 \set a '''a0000000-0000-0000-0000-000000000001'''
 \set b '''b0000000-0000-0000-0000-000000000001'''
 CREATE TABLE regress_rls_before AS SELECT to_jsonb(r) AS row FROM run_tracker.runs r WHERE user_id <> 'alice'
@@ -38,14 +44,18 @@ CREATE TABLE regress_rls_before AS SELECT to_jsonb(r) AS row FROM run_tracker.ru
     UNION ALL SELECT to_jsonb(l) FROM run_tracker.logs l WHERE user_id <> 'alice'
     UNION ALL SELECT to_jsonb(t) FROM run_tracker.transitions t WHERE user_id <> 'alice'
     UNION ALL SELECT to_jsonb(t) FROM run_tracker.run_totals t WHERE user_id <> 'alice'
-    UNION ALL SELECT to_jsonb(o) FROM run_tracker.open_runs o WHERE user_id <> 'alice';
+    UNION ALL SELECT to_jsonb(o) FROM run_tracker.open_runs o WHERE user_id <> 'alice'
+    UNION ALL SELECT to_jsonb(c) FROM run_tracker.response_chunks c WHERE user_id <> 'alice'
+    UNION ALL SELECT to_jsonb(r) FROM run_tracker.retrievals r WHERE user_id <> 'alice'
+    UNION ALL SELECT to_jsonb(a) FROM run_tracker.artifacts a WHERE user_id <> 'alice';
 
 --
 -- Who sees what
 --
 CREATE FUNCTION pg_temp.visible() RETURNS TABLE (relation text, rows bigint, users text) LANGUAGE plpgsql AS $$
 BEGIN
-    FOREACH relation IN ARRAY ARRAY['runs', 'tasks', 'messages', 'logs', 'transitions', 'run_totals', 'open_runs', 'run_summary', 'active_runs'] LOOP
+    FOREACH relation IN ARRAY ARRAY['runs', 'tasks', 'response_chunks', 'messages', 'logs', 'retrievals', 'artifacts', 'transitions', 'run_totals', 'open_runs',
+        'stat_deltas', 'run_summary', 'active_runs'] LOOP
         BEGIN
             EXECUTE format('SELECT count(*), string_agg(DISTINCT user_id, '','' ORDER BY user_id) FROM run_tracker.%I', relation)
                 INTO rows, users;
@@ -97,11 +107,15 @@ UPDATE run_tracker.runs SET priority = 5, metadata = '{"a": 1}' WHERE name = 'se
 UPDATE run_tracker.messages SET content = 'edited' WHERE run_id = :a RETURNING seq, content;
 SELECT run_tracker.complete_run('a0000000-0000-0000-0000-000000000009');
 SELECT run_tracker.run_messages(:a) -> 0 ->> 'content';
+UPDATE run_tracker.artifacts SET content = 'edited' WHERE run_id = :a RETURNING content, size_bytes;
+SELECT run_tracker.append_response('a0000000-0000-0000-0000-000000000002', '!');
+SELECT run_tracker.task_response('a0000000-0000-0000-0000-000000000002');
 
 -- … and to those of bob: there is nothing to see, to change or to attach to, and no error tells his run from none
 UPDATE run_tracker.runs SET name = 'stolen' WHERE run_id = :b;
 UPDATE run_tracker.tasks SET name = 'stolen' WHERE run_id = :b;
 UPDATE run_tracker.messages SET content = 'stolen' WHERE run_id = :b;
+UPDATE run_tracker.artifacts SET content = 'stolen' WHERE run_id = :b;
 SELECT count(*) FROM run_tracker.run_logs(:b);
 SELECT count(*) FROM run_tracker.check_totals(:b);
 -- each statement with bob's ids, and with ids that do not exist: the same message, but for the id
@@ -127,6 +141,13 @@ BEGIN
         'SELECT run_tracker.start_task(''TASK'')', 'SELECT run_tracker.complete_task(''TASK'')',
         'SELECT run_tracker.fail_task(''TASK'')', 'SELECT run_tracker.cancel_task(''TASK'')',
         'SELECT run_tracker.start_task(''TASK'', attempt => 7)',
+        'SELECT run_tracker.append_response(''TASK'', ''x'')', 'SELECT run_tracker.append_response(''TASK'', '''', 7)',
+        'SELECT run_tracker.task_response(''TASK'')', 'SELECT run_tracker.read_response(''TASK'', 3)',
+        'SELECT run_tracker.log_retrieval(''RUN'', ''x'')', 'SELECT run_tracker.add_artifact(''RUN'', ''x'')',
+        'INSERT INTO run_tracker.retrievals (run_id, retrieval_type) VALUES (''RUN'', ''x'')',
+        'INSERT INTO run_tracker.retrievals (run_id, user_id, retrieval_type) VALUES (''RUN'', ''bob'', ''x'')',
+        'INSERT INTO run_tracker.artifacts (run_id, kind) VALUES (''RUN'', ''x'')',
+        'INSERT INTO run_tracker.artifacts (run_id, user_id, kind) VALUES (''RUN'', ''alice'', ''x'')',
         'INSERT INTO run_tracker.tasks (run_id) VALUES (''RUN'')',
         'INSERT INTO run_tracker.tasks (run_id, user_id) VALUES (''RUN'', ''alice'')',
         'INSERT INTO run_tracker.tasks (run_id, user_id) VALUES (''RUN'', ''bob'')',
@@ -184,7 +205,7 @@ BEGIN
     FOREACH name IN ARRAY ARRAY['seq', 'created_at', 'run_id', 'user_id'] LOOP
         CALL pg_temp.try(format('UPDATE run_tracker.messages SET %I = %I', name, name));
     END LOOP;
-    FOREACH name IN ARRAY ARRAY['run_totals', 'open_runs', 'transitions', 'lifecycles', 'installation'] LOOP
+    FOREACH name IN ARRAY ARRAY['run_totals', 'open_runs', 'transitions', 'response_chunks', 'stat_deltas', 'stat_totals', 'lifecycles', 'installation'] LOOP
         CALL pg_temp.try(format('INSERT INTO run_tracker.%I SELECT * FROM run_tracker.%I', name, name));
         CALL pg_temp.try(format('DELETE FROM run_tracker.%I', name));
     END LOOP;
@@ -193,12 +214,17 @@ $$;
 CALL pg_temp.try($$UPDATE run_tracker.run_totals SET total_cost = 0$$);
 CALL pg_temp.try($$UPDATE run_tracker.open_runs SET deadline_at = NULL$$);
 CALL pg_temp.try($$UPDATE run_tracker.transitions SET actor = 'bob'$$);
+CALL pg_temp.try($$UPDATE run_tracker.response_chunks SET content = 'x'$$);
+CALL pg_temp.try($$UPDATE run_tracker.retrievals SET query = 'x'$$);
+CALL pg_temp.try($$UPDATE run_tracker.artifacts SET created_at = now()$$);
 CALL pg_temp.try($$UPDATE run_tracker.logs SET message = 'x'$$);
 -- rows are for services to delete: with DELETE would come LOCK TABLE, and so a stop of everybody's work
 CALL pg_temp.try($$DELETE FROM run_tracker.runs$$);
 CALL pg_temp.try($$DELETE FROM run_tracker.tasks$$);
 CALL pg_temp.try($$DELETE FROM run_tracker.messages$$);
 CALL pg_temp.try($$DELETE FROM run_tracker.logs$$);
+CALL pg_temp.try($$DELETE FROM run_tracker.retrievals$$);
+CALL pg_temp.try($$DELETE FROM run_tracker.artifacts$$);
 CALL pg_temp.try($$LOCK TABLE run_tracker.runs$$);
 CALL pg_temp.try($$LOCK TABLE run_tracker.tasks IN ROW EXCLUSIVE MODE$$);
 CALL pg_temp.try($$LOCK TABLE run_tracker.run_totals IN SHARE MODE$$);
@@ -222,6 +248,9 @@ SELECT count(*) FROM run_tracker.runs WHERE pg_temp.leak(name);
 SELECT count(*) FROM run_tracker.tasks WHERE pg_temp.leak(name);
 SELECT count(*) FROM run_tracker.messages WHERE pg_temp.leak(content);
 SELECT count(*) FROM run_tracker.logs WHERE pg_temp.leak(message);
+SELECT count(*) FROM run_tracker.response_chunks WHERE pg_temp.leak(content);
+SELECT count(*) FROM run_tracker.retrievals WHERE pg_temp.leak(query);
+SELECT count(*) FROM run_tracker.artifacts WHERE pg_temp.leak(content);
 SELECT count(*) FROM run_tracker.run_summary WHERE pg_temp.leak(name);
 SELECT count(*) FROM pg_stats WHERE schemaname = 'run_tracker' AND tablename <> 'lifecycles';
 
@@ -232,7 +261,7 @@ DECLARE
     name text;
 BEGIN
     FOREACH name IN ARRAY ARRAY['runs_before', 'runs_after', 'tasks_before', 'tasks_after', 'messages_before', 'messages_after',
-        'logs_before', 'logs_after', 'lifecycles_before', 'lifecycles_after', 'after_truncate'] LOOP
+        'logs_before', 'logs_after', 'retrievals_before', 'retrievals_after', 'artifacts_before', 'artifacts_after', 'lifecycles_before', 'lifecycles_after', 'after_truncate'] LOOP
         CALL pg_temp.try(format('CREATE TRIGGER t BEFORE INSERT ON own FOR EACH ROW EXECUTE FUNCTION run_tracker.%I()', name));
     END LOOP;
 END
@@ -307,8 +336,12 @@ SELECT run_tracker.create_task('a0000000-0000-0000-0000-00000000000e', 'a2000000
 SELECT run_tracker.complete_task('a1000000-0000-0000-0000-00000000000e', cost => 1);
 SELECT run_tracker.add_message('a0000000-0000-0000-0000-00000000000e', 'user', 'x');
 SELECT run_tracker.add_log('a0000000-0000-0000-0000-00000000000e', 'x', 'ERROR');
+SELECT run_tracker.append_response('a2000000-0000-0000-0000-00000000000e', 'x'), run_tracker.append_response('a2000000-0000-0000-0000-00000000000e', 'y');
+SELECT run_tracker.task_response('a2000000-0000-0000-0000-00000000000e'), next_offset FROM run_tracker.read_response('a2000000-0000-0000-0000-00000000000e', 1);
+SELECT run_tracker.log_retrieval('a0000000-0000-0000-0000-00000000000e', 'x', results => '[1]') IS NOT NULL AS logged,
+       run_tracker.add_artifact('a0000000-0000-0000-0000-00000000000e', 'x', content => 'x') IS NOT NULL AS added;
 UPDATE run_tracker.runs SET status = 'failed' WHERE run_id OPERATOR(pg_catalog.=) 'a0000000-0000-0000-0000-00000000000e';
-SELECT status, error FROM run_tracker.tasks WHERE task_id OPERATOR(pg_catalog.=) 'a2000000-0000-0000-0000-00000000000e';
+SELECT status, error, response FROM run_tracker.tasks WHERE task_id OPERATOR(pg_catalog.=) 'a2000000-0000-0000-0000-00000000000e';
 SELECT count(*) FROM run_tracker.check_totals();
 SELECT count(*) FROM run_tracker.run_summary;
 RESET search_path;
@@ -321,7 +354,9 @@ RESET client_min_messages;
 SELECT count(*) AS changed FROM regress_rls_before WHERE row NOT IN (SELECT to_jsonb(r) FROM run_tracker.runs r
     UNION ALL SELECT to_jsonb(t) FROM run_tracker.tasks t UNION ALL SELECT to_jsonb(m) FROM run_tracker.messages m
     UNION ALL SELECT to_jsonb(l) FROM run_tracker.logs l UNION ALL SELECT to_jsonb(t) FROM run_tracker.transitions t
-    UNION ALL SELECT to_jsonb(t) FROM run_tracker.run_totals t UNION ALL SELECT to_jsonb(o) FROM run_tracker.open_runs o);
+    UNION ALL SELECT to_jsonb(t) FROM run_tracker.run_totals t UNION ALL SELECT to_jsonb(o) FROM run_tracker.open_runs o
+    UNION ALL SELECT to_jsonb(c) FROM run_tracker.response_chunks c UNION ALL SELECT to_jsonb(r) FROM run_tracker.retrievals r
+    UNION ALL SELECT to_jsonb(a) FROM run_tracker.artifacts a);
 SELECT user_id, count(*) FROM run_tracker.runs GROUP BY user_id ORDER BY user_id;
 SELECT count(*) AS wrong FROM run_tracker.check_totals();
 
@@ -338,6 +373,8 @@ INSERT INTO run_tracker.tasks (run_id, status, cost) VALUES ('b0000000-0000-0000
 CALL pg_temp.try($$UPDATE run_tracker.runs SET user_id = 'alice'$$);
 CALL pg_temp.try($$UPDATE run_tracker.run_totals SET total_cost = 0$$);
 CALL pg_temp.try($$DELETE FROM run_tracker.open_runs$$);
+CALL pg_temp.try($$DELETE FROM run_tracker.response_chunks$$);
+CALL pg_temp.try($$DELETE FROM run_tracker.stat_deltas$$);
 CALL pg_temp.try($$INSERT INTO run_tracker.transitions SELECT * FROM run_tracker.transitions$$);
 CALL pg_temp.try($$TRUNCATE run_tracker.runs CASCADE$$);
 CALL pg_temp.try('SELECT run_tracker.install()');
@@ -347,7 +384,8 @@ RESET ROLE;
 -- readers read
 SET request.jwt.claims = '{"sub": "alice"}';
 SET ROLE regress_rls_reader;
-SELECT jsonb_array_length(run_tracker.run_messages(:a)) AS messages, (SELECT count(*) FROM run_tracker.run_logs(:a)) AS logs;
+SELECT jsonb_array_length(run_tracker.run_messages(:a)) AS messages, (SELECT count(*) FROM run_tracker.run_logs(:a)) AS logs,
+       run_tracker.task_response('a0000000-0000-0000-0000-000000000002');
 CALL pg_temp.try($$SELECT run_tracker.create_run()$$);
 CALL pg_temp.try($$SELECT run_tracker.complete_run('a0000000-0000-0000-0000-000000000001')$$);
 CALL pg_temp.try($$INSERT INTO run_tracker.runs (name) VALUES ('x')$$);

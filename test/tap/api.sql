@@ -74,6 +74,127 @@ SELECT set_eq(
     ('log_level_rank(level text) integer'),
     ('read_logs(of_run uuid, minimum text, of_category text) TABLE(seq bigint, level text, '
      'message text, category text, step_name text, details jsonb, task_id uuid, created_at timestamp with time zone)'),
+    -- retrievals and artifacts
+    ('log_retrieval(run_id uuid, retrieval_type text, query text?, results jsonb?, results_count integer?, '
+     'context text?, location text?, component_type text?, duration_ms bigint?, task_id uuid?, retrieval_id '
+     'uuid?, metadata jsonb?) uuid'),
+    ('add_artifact(run_id uuid, kind text, name text?, type text?, content text?, content_type text?, url '
+     'text?, size_bytes bigint?, ordinal integer?, source text?, similarity numeric?, source_document_id text?, '
+     'source_document_name text?, chunk_type text?, retrieval_id uuid?, configuration jsonb?, task_id uuid?, '
+     'artifact_id uuid?, metadata jsonb?) uuid'),
+    -- responses that arrive in pieces
+    ('append_response(task_id uuid, delta text, attempt integer?) bigint'),
+    ('task_response(task_id uuid) text'),
+    ('read_response(task_id uuid, after bigint DEFAULT 0) TABLE(content text, next_offset bigint, status text, '
+     'finished boolean)'),
+    ('read_response_from(of_task uuid, from_offset bigint) TABLE(content text, next_offset bigint, status text, '
+     'finished boolean)'),
+    -- many runs or tasks with one statement
+    ('create_runs(runs jsonb) SETOF uuid'),
+    ('create_tasks(run_id uuid, tasks jsonb) SETOF uuid'),
+    ('complete_tasks(tasks jsonb) bigint'),
+    -- lists and details
+    ('list_runs(status text?, phase text?, kind text?, workflow_id text?, user_id text?, subject_id text?, '
+     'session_id text?, parent_run_id uuid?, lifecycle text?, created_after timestamp with time zone?, '
+     'created_before timestamp with time zone?, name text?, metrics jsonb?, metadata jsonb?, settings jsonb?, '
+     'order_by text DEFAULT ''created_at''::text, descending boolean DEFAULT true, page integer?, page_size '
+     'integer DEFAULT 50, with_total boolean DEFAULT false, before text?, filter jsonb?) TABLE(run_id uuid, '
+     'user_id text, lifecycle text, status text, phase text, kind text, name text, workflow_id text, session_id '
+     'text, subject_id text, parent_run_id uuid, priority integer, progress smallint, current_step text, error '
+     'text, attempt integer, created_at timestamp with time zone, started_at timestamp with time zone, '
+     'finished_at timestamp with time zone, updated_at timestamp with time zone, duration_ms bigint, elapsed_ms '
+     'bigint, task_count bigint, failed_task_count bigint, open_task_count bigint, input_tokens bigint, '
+     'output_tokens bigint, total_tokens bigint, total_cost numeric, message_count bigint, error_count bigint, '
+     'retrieval_count bigint, artifact_count bigint, last_message_at timestamp with time zone, last_activity_at '
+     'timestamp with time zone, metrics jsonb, metadata jsonb, settings jsonb, row_cursor text, total_count '
+     'bigint)'),
+    ('find_runs(given jsonb, more jsonb, sort_column text, downwards boolean, page_number integer, '
+     'rows_per_page integer, count_all boolean, after_row text) TABLE(run_id uuid, user_id text, lifecycle '
+     'text, status text, phase text, kind text, name text, workflow_id text, session_id text, subject_id text, '
+     'parent_run_id uuid, priority integer, progress smallint, current_step text, error text, attempt integer, '
+     'created_at timestamp with time zone, started_at timestamp with time zone, finished_at timestamp with time '
+     'zone, updated_at timestamp with time zone, duration_ms bigint, elapsed_ms bigint, task_count bigint, '
+     'failed_task_count bigint, open_task_count bigint, input_tokens bigint, output_tokens bigint, total_tokens '
+     'bigint, total_cost numeric, message_count bigint, error_count bigint, retrieval_count bigint, '
+     'artifact_count bigint, last_message_at timestamp with time zone, last_activity_at timestamp with time '
+     'zone, metrics jsonb, metadata jsonb, settings jsonb, row_cursor text, total_count bigint)'),
+    ('export_runs(filter jsonb DEFAULT ''{}''::jsonb) SETOF jsonb'),
+    ('run_details(run_id uuid) jsonb'),
+    ('compare_runs(a uuid, b uuid) TABLE(item text, a jsonb, b jsonb, difference numeric, ratio numeric)'),
+    ('compare_run_values(first_run uuid, second_run uuid) TABLE(item text, a jsonb, b jsonb, difference '
+     'numeric, ratio numeric)'),
+    -- statistics
+    ('user_stats(user_id text?, since timestamp with time zone?) TABLE(user_id text, total bigint, open bigint, '
+     'finished bigint, successful bigint, failed bigint, cancelled bigint, timed_out bigint, retried bigint, '
+     'success_rate numeric, average_ms numeric, min_ms bigint, p50_ms bigint, p95_ms bigint, p99_ms bigint, '
+     'max_ms bigint, modes jsonb, task_count bigint, failed_task_count bigint, input_tokens bigint, '
+     'output_tokens bigint, total_tokens bigint, total_cost numeric)'),
+    ('workflow_stats(workflow_id text?, user_id text?) TABLE(workflow_id text, total bigint, open bigint, '
+     'finished bigint, successful bigint, failed bigint, cancelled bigint, timed_out bigint, retried bigint, '
+     'success_rate numeric, average_ms numeric, min_ms bigint, p50_ms bigint, p95_ms bigint, p99_ms bigint, '
+     'max_ms bigint, modes jsonb, task_count bigint, failed_task_count bigint, input_tokens bigint, '
+     'output_tokens bigint, total_tokens bigint, total_cost numeric)'),
+    ('kind_stats(kind text?, user_id text?, since timestamp with time zone?) TABLE(kind text, total bigint, '
+     'open bigint, finished bigint, successful bigint, failed bigint, cancelled bigint, timed_out bigint, '
+     'retried bigint, success_rate numeric, average_ms numeric, min_ms bigint, p50_ms bigint, p95_ms bigint, '
+     'p99_ms bigint, max_ms bigint, modes jsonb, task_count bigint, failed_task_count bigint, input_tokens '
+     'bigint, output_tokens bigint, total_tokens bigint, total_cost numeric)'),
+    ('model_stats(model text?, user_id text?, since timestamp with time zone?) TABLE(provider text, model text, '
+     'operation text, task_count bigint, failed_task_count bigint, cancelled_task_count bigint, retried bigint, '
+     'input_tokens bigint, output_tokens bigint, total_tokens bigint, total_cost numeric, average_ms numeric, '
+     'p50_ms bigint, p95_ms bigint, p99_ms bigint, first_token_average_ms numeric, first_token_p50_ms bigint, '
+     'first_token_p95_ms bigint, first_token_p99_ms bigint)'),
+    ('trend_stats(unit text DEFAULT ''day''::text, since timestamp with time zone?, user_id text?, kind text?) '
+     'TABLE(period_at timestamp with time zone, created bigint, finished bigint, successful bigint, failed '
+     'bigint, cancelled bigint, timed_out bigint, retried bigint, success_rate numeric, average_ms numeric, '
+     'p50_ms bigint, p95_ms bigint, p99_ms bigint, task_count bigint, total_tokens bigint, total_cost numeric)'),
+    ('stat_rows(grain text, period text, of_user text?, since timestamp with time zone?, by_user boolean '
+     'DEFAULT false) TABLE(user_id text, period_at timestamp with time zone, kind text, workflow_id text, mode '
+     'text, provider text, model text, operation text, phase text, created_count bigint, finished_count bigint, '
+     'task_count bigint, failed_task_count bigint, input_tokens bigint, output_tokens bigint, total_tokens '
+     'bigint, cost numeric, duration_ms bigint, durations bigint[], first_token_ms bigint, first_tokens '
+     'bigint[])'),
+    ('summarize_runs(of_grain text, of_user text, since timestamp with time zone, by_user boolean) TABLE(name '
+     'text, total bigint, open bigint, finished bigint, successful bigint, failed bigint, cancelled bigint, '
+     'timed_out bigint, retried bigint, success_rate numeric, average_ms numeric, min_ms bigint, p50_ms bigint, '
+     'p95_ms bigint, p99_ms bigint, max_ms bigint, modes jsonb, task_count bigint, failed_task_count bigint, '
+     'input_tokens bigint, output_tokens bigint, total_tokens bigint, total_cost numeric)'),
+    ('summarize_trend(of_unit text, since timestamp with time zone, of_user text, of_kind text) TABLE(period_at '
+     'timestamp with time zone, created bigint, finished bigint, successful bigint, failed bigint, cancelled '
+     'bigint, timed_out bigint, retried bigint, success_rate numeric, average_ms numeric, p50_ms bigint, p95_ms '
+     'bigint, p99_ms bigint, task_count bigint, total_tokens bigint, total_cost numeric)'),
+    ('fold_statistics(max_deltas integer DEFAULT 100000) bigint'),
+    ('histogram_bucket(ms bigint) integer'),
+    ('histogram_bound(bucket integer) bigint'),
+    ('histogram_quantile(histogram bigint[], fraction double precision) bigint'),
+    ('histogram_count(histogram bigint[], up_to_ms bigint?) bigint'),
+    ('merge_histograms(bigint[]) bigint[]'),
+    -- reports
+    ('timeline(run_id uuid, width integer DEFAULT 40) TABLE(step text, kind text, status text, start_ms bigint, '
+     'end_ms bigint, duration_ms bigint, bar text)'),
+    ('run_timeline(of_run uuid, bar_width integer, max_rows bigint?) TABLE(kind text, id uuid, level integer, '
+     'label text, status text, phase text, start_ms bigint, end_ms bigint, duration_ms bigint, open boolean, '
+     'axis_start_ms bigint, axis_end_ms bigint, bar text)'),
+    ('html_escape(value text) text'),
+    ('html_number(value numeric, unit text?) text'),
+    ('html_text(value text, max_length integer DEFAULT 20000) text'),
+    ('html_time(moment timestamp with time zone) text'),
+    ('html_phase(phase text) text'),
+    ('html_badge(status text, phase text) text'),
+    ('html_fact(label text, value text, note text?) text'),
+    ('html_details(label text, value text, max_length integer DEFAULT 20000, opened boolean DEFAULT false) text'),
+    ('html_json(label text, value jsonb, max_length integer DEFAULT 20000, opened boolean DEFAULT false) text'),
+    ('html_style() text'),
+    ('html_page(title text, body text) text'),
+    -- health and metrics
+    ('health() jsonb'),
+    ('describe_open_runs(max_runs integer, OUT queued bigint, OUT active bigint, OUT waiting bigint, OUT '
+     'available bigint, OUT oldest_queued_at timestamp with time zone, OUT overdue bigint, OUT oldest_deadline '
+     'timestamp with time zone, OUT stuck bigint, OUT complete boolean) record'),
+    ('openmetrics() text'),
+    ('read_metrics() TABLE(name text, labels jsonb, value numeric)'),
+    ('histogram_metrics(histogram bigint[], sum_ms numeric) TABLE(n bigint, suffix text, labels jsonb, value '
+     'numeric)'),
     -- totals
     ('compare_totals(of_run uuid) TABLE(run_id uuid, total text, expected numeric, actual numeric)'),
     ('require_tables() void'),
@@ -96,7 +217,7 @@ SELECT set_eq(
      'OUT last_pass_at timestamp with time zone, OUT next_deadline_at timestamp with time zone, '
      'OUT retry_at timestamp with time zone, OUT passes bigint, OUT timed_out bigint, OUT requeued bigint, '
      'OUT rearmed bigint, OUT pending_notifications integer, OUT notifications bigint, OUT resyncs bigint, '
-     'OUT errors bigint, OUT failures integer, OUT last_error text, OUT last_error_at timestamp with time zone) SETOF record'),
+     'OUT folded bigint, OUT errors bigint, OUT failures integer, OUT last_error text, OUT last_error_at timestamp with time zone) SETOF record'),
     ('wake_worker() boolean'),
     -- what has to happen from time to time
     ('purge_runs(older_than interval DEFAULT ''30 days''::interval, max_runs integer DEFAULT 10000, '
@@ -115,17 +236,25 @@ SELECT set_eq(
     'public functions have these names, arguments and results');
 
 SELECT set_eq(
-    $$SELECT proname || CASE provolatile WHEN 'i' THEN ' immutable' ELSE ' stable' END
-      FROM our_functions WHERE provolatile <> 'v'$$,
-    $$VALUES ('tracker_version stable'), ('current_user_id stable'), ('is_service stable'), ('has_policy stable'),
-             ('lifecycle_diagram stable'), ('run_messages stable'), ('run_logs stable'),
-             ('check_totals stable'), ('log_level_rank immutable'), ('read_logs stable'), ('compare_totals stable'),
-             ('require_tables stable'), ('stuck_runs stable'), ('has_cron stable')$$,
-    'these functions change nothing; all others are volatile');
+    $$SELECT proname::text FROM our_functions WHERE provolatile = 's'$$,
+    $$SELECT unnest('{tracker_version,current_user_id,is_service,has_policy,require_tables,lifecycle_diagram,run_messages,
+                     run_logs,read_logs,check_totals,compare_totals,stuck_runs,has_cron,task_response,read_response,
+                     read_response_from,stat_rows,summarize_runs,user_stats,workflow_stats,kind_stats,model_stats,
+                     summarize_trend,trend_stats,task_target,check_batch,run_conditions,find_runs,list_runs,export_runs,
+                     run_details,compare_run_values,compare_runs,run_timeline,timeline,html_page,describe_open_runs,health,
+                     read_metrics,openmetrics}'::text[])$$,
+    'these functions only read');
+SELECT set_eq(
+    $$SELECT proname::text FROM our_functions WHERE provolatile = 'i'$$,
+    $$SELECT unnest('{log_level_rank,functions_for,histogram_bucket,histogram_bound,histogram_quantile,histogram_count,
+                     histogram_accumulate,histogram_result,merge_histograms,histogram_metrics,html_escape,html_number,
+                     html_text,html_time,html_phase,html_badge,html_fact,html_details,html_json,html_style}'::text[])$$,
+    'these functions look at their arguments only; all others are volatile');
 
 SELECT set_eq(
     $$SELECT proname::text FROM our_functions WHERE proparallel = 's'$$,
-    ARRAY['tracker_version', 'current_user_id', 'is_service', 'log_level_rank', 'uuidv7'],
+    ARRAY['tracker_version', 'current_user_id', 'is_service', 'log_level_rank', 'uuidv7', 'histogram_bucket', 'histogram_bound',
+          'histogram_quantile', 'histogram_count', 'histogram_accumulate', 'histogram_result', 'merge_histograms'],
     'parallel workers may call these functions');
 
 SELECT is_empty(
@@ -145,11 +274,13 @@ SELECT set_eq(
       WHERE NOT COALESCE(proconfig @> '{"search_path=pg_catalog, pg_temp"}', false)$$,
     ARRAY['tracker_version', 'current_user_id', 'is_service', 'uuidv7', 'log_level_rank',
           'lifecycles_after', 'runs_before', 'runs_after', 'tasks_before', 'tasks_after', 'messages_before',
-          'messages_after', 'logs_before', 'logs_after', 'require_tables'],
+          'messages_after', 'logs_before', 'logs_after', 'retrievals_before', 'retrievals_after', 'artifacts_before',
+          'artifacts_after', 'require_tables', 'histogram_bucket', 'histogram_bound', 'histogram_quantile', 'histogram_count',
+          'histogram_accumulate', 'histogram_result', 'merge_histograms'],
     'all other functions have the search path pg_catalog, pg_temp');
 SELECT is_empty(
     $$SELECT p.signature FROM our_functions p JOIN pg_language l ON l.oid = p.prolang
-      WHERE l.lanname <> 'c' AND NOT COALESCE(p.proconfig @> '{"search_path=pg_catalog, pg_temp"}', false)$$,
+      WHERE l.lanname IN ('sql', 'plpgsql') AND NOT COALESCE(p.proconfig @> '{"search_path=pg_catalog, pg_temp"}', false)$$,
     'every function in SQL or PL/pgSQL has that search path');
 
 SELECT is_empty(
@@ -178,9 +309,10 @@ SELECT set_eq(
     $$SELECT format('%s %s', CASE relkind WHEN 'r' THEN 'table' WHEN 'v' THEN 'view' WHEN 'S' THEN 'sequence'
                                           ELSE 'kind ' || relkind::text END, relname)
       FROM our_relations WHERE relkind <> 'i'$$,
-    ARRAY['table runs', 'table tasks', 'table messages', 'table logs', 'table transitions', 'table run_totals',
-          'table open_runs', 'table lifecycles', 'table installation', 'view run_summary', 'view active_runs',
-          'view worker_status'],
+    ARRAY['table runs', 'table tasks', 'table response_chunks', 'table messages', 'table logs', 'table retrievals',
+          'table artifacts', 'table transitions', 'table run_totals', 'table open_runs', 'table stat_deltas',
+          'table stat_totals', 'table lifecycles', 'table installation', 'view run_summary', 'view active_runs',
+          'view recent_runs', 'view metrics', 'view worker_status'],
     'there are these tables and views');
 
 -- The columns that clients read and write, in no order: a dump of an older version has another one.
@@ -200,7 +332,8 @@ SELECT set_eq(
     'milliseconds are bigint');
 SELECT set_eq(
     $$SELECT relation || '.' || attname FROM our_columns WHERE type = 'numeric'$$,
-    ARRAY['tasks.cost', 'run_totals.total_cost', 'run_summary.total_cost', 'active_runs.total_cost'],
+    $$SELECT relation || '.' || attname FROM our_columns WHERE attname ~ '(^|_)cost$'
+      UNION ALL VALUES ('artifacts.similarity'), ('metrics.value')$$,
     'money is numeric');
 SELECT is_empty(
     $$SELECT relation || '.' || attname FROM our_columns WHERE type IN ('real', 'double precision', 'money', 'json')$$,
@@ -208,7 +341,7 @@ SELECT is_empty(
 SELECT set_eq(
     $$SELECT relation FROM our_columns WHERE attname = 'user_id' AND type = 'text' AND (attnotnull OR relkind = 'v')$$,
     $$SELECT relname::text FROM our_relations
-      WHERE relkind IN ('r', 'v') AND relname NOT IN ('lifecycles', 'installation', 'worker_status')$$,
+      WHERE relkind IN ('r', 'v') AND relname NOT IN ('lifecycles', 'installation', 'worker_status', 'metrics')$$,
     'whatever has rows of users has user_id text NOT NULL');
 
 SELECT is_empty(
@@ -261,10 +394,18 @@ SELECT set_eq(
 ---------------------------------------------------------------------------------------------------------------------
 -- Keys and indexes
 
-SELECT is_empty(
+SELECT set_eq(
     $$SELECT c.relname::text FROM our_relations c
       WHERE c.relkind = 'r' AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary)$$,
-    'every table has a primary key');
+    ARRAY['stat_deltas'],
+    'every table has a primary key but for the one that is appended to by everybody, and emptied');
+SELECT set_eq(
+    $$SELECT relname || ' ' || relreplident::text FROM our_relations WHERE relkind = 'r' AND relreplident <> 'd'$$,
+    ARRAY['stat_deltas f'],
+    'logical replication can tell its rows apart all the same');
+SELECT is_empty(
+    $$SELECT indexrelid::regclass::text FROM pg_index WHERE indrelid = 'run_tracker.stat_deltas'::regclass$$,
+    'and no index slows down who appends');
 SELECT is_empty(
     $$SELECT c.relation FROM our_columns c
       WHERE c.attname = 'run_id' AND c.relkind = 'r' AND NOT EXISTS (
@@ -286,7 +427,7 @@ SELECT set_eq(
     $$SELECT c.relname || ' ' || pg_get_constraintdef(k.oid)
       FROM our_relations c JOIN pg_constraint k ON k.conrelid = c.oid WHERE k.contype = 'f'$$,
     $$SELECT t || ' FOREIGN KEY (run_id, user_id) REFERENCES run_tracker.runs(run_id, user_id) ON DELETE CASCADE'
-      FROM unnest('{tasks,messages,logs}'::text[]) t$$,
+      FROM unnest('{tasks,messages,logs,retrievals,artifacts}'::text[]) t$$,
     'children point to their run and its owner, and to nothing else');
 SELECT is_empty(
     $$SELECT c.relname || '.' || k.conname
@@ -314,8 +455,13 @@ SELECT set_eq(
     $$SELECT relation || '.' || attname FROM indexed_columns WHERE relation <> 'open_runs'$$,
     ARRAY['runs.run_id', 'runs.user_id', 'runs.created_at', 'runs.workflow_id', 'runs.session_id', 'runs.subject_id',
           'runs.parent_run_id', 'tasks.run_id', 'tasks.task_id', 'tasks.user_id', 'tasks.created_at',
-          'messages.run_id', 'messages.seq', 'logs.run_id', 'logs.seq', 'transitions.run_id', 'transitions.seq',
-          'run_totals.run_id', 'run_totals.slot', 'lifecycles.name', 'installation.singleton'],
+          'response_chunks.run_id', 'response_chunks.task_id', 'response_chunks.start_offset',
+          'messages.run_id', 'messages.seq', 'logs.run_id', 'logs.seq', 'retrievals.run_id', 'retrievals.retrieval_id',
+          'artifacts.run_id', 'artifacts.artifact_id', 'transitions.run_id', 'transitions.seq',
+          'run_totals.run_id', 'run_totals.slot', 'stat_totals.grain', 'stat_totals.period', 'stat_totals.all_users',
+          'stat_totals.user_id', 'stat_totals.period_at', 'stat_totals.kind', 'stat_totals.workflow_id', 'stat_totals.mode',
+          'stat_totals.provider', 'stat_totals.model', 'stat_totals.operation', 'stat_totals.phase',
+          'lifecycles.name', 'installation.singleton'],
     'no index of the ledger or the totals is on a column that changes while a row is open');
 SELECT set_eq(
     $$SELECT attname FROM indexed_columns WHERE relation = 'open_runs'$$,
@@ -336,15 +482,20 @@ SELECT run_tracker.create_task('00000000-0000-0000-0000-0000000000a1', task_id =
 SELECT run_tracker.start_task('00000000-0000-0000-0000-0000000000b1', 'streaming') \g /dev/null
 UPDATE run_tracker.tasks SET response = 'hel' WHERE task_id = '00000000-0000-0000-0000-0000000000b1';
 UPDATE run_tracker.tasks SET response = 'hello' WHERE task_id = '00000000-0000-0000-0000-0000000000b1';
+SELECT run_tracker.append_response('00000000-0000-0000-0000-0000000000b1', ' world') \g /dev/null
 SELECT run_tracker.complete_task('00000000-0000-0000-0000-0000000000b1', input_tokens => 1, output_tokens => 1, cost => 1)
 \g /dev/null
 SELECT run_tracker.update_progress('00000000-0000-0000-0000-0000000000a1', 50, 'half') \g /dev/null
 SELECT run_tracker.add_message('00000000-0000-0000-0000-0000000000a1', 'user', 'hello') \g /dev/null
+SELECT run_tracker.log_retrieval('00000000-0000-0000-0000-0000000000a1', 'hybrid') \g /dev/null
+SELECT run_tracker.add_artifact('00000000-0000-0000-0000-0000000000a1', 'file', artifact_id => '00000000-0000-0000-0000-0000000000c1')
+\g /dev/null
+UPDATE run_tracker.artifacts SET content = 'hello' WHERE artifact_id = '00000000-0000-0000-0000-0000000000c1';
 SELECT run_tracker.complete_run('00000000-0000-0000-0000-0000000000a1', '{}', '{}', '{}') \g /dev/null
 SELECT set_eq(
     $$SELECT relname::text, n_tup_upd > 0 AS updated, n_tup_upd - n_tup_hot_upd AS cold FROM pg_stat_xact_user_tables
-      WHERE schemaname = 'run_tracker' AND relname IN ('runs', 'tasks', 'run_totals')$$,
-    $$VALUES ('run_totals', true, 0::bigint), ('runs', true, 0), ('tasks', true, 0)$$,
+      WHERE schemaname = 'run_tracker' AND relname IN ('runs', 'tasks', 'artifacts', 'run_totals')$$,
+    $$VALUES ('run_totals', true, 0::bigint), ('runs', true, 0), ('tasks', true, 0), ('artifacts', true, 0)$$,
     'all updates in the life of a run are HOT');
 DELETE FROM run_tracker.runs WHERE run_id = '00000000-0000-0000-0000-0000000000a1';
 
@@ -432,11 +583,16 @@ SELECT run_tracker.grant_service('tap_service') \g /dev/null
 CREATE TEMP TABLE reader_privileges AS
 SELECT 'function ' || f AS object, 'EXECUTE' AS privilege
 FROM unnest('{tracker_version,current_user_id,is_service,lifecycle_diagram,run_messages,run_logs,log_level_rank,
-              check_totals,require_tables,read_logs,compare_totals,stuck_runs}'::text[]) f
+              check_totals,require_tables,read_logs,compare_totals,stuck_runs,task_response,read_response,read_response_from,
+              histogram_bucket,histogram_bound,histogram_quantile,histogram_count,merge_histograms,stat_rows,summarize_runs,
+              user_stats,workflow_stats,kind_stats,model_stats,trend_stats,summarize_trend,list_runs,find_runs,run_conditions,
+              run_details,compare_runs,compare_run_values,export_runs,timeline,run_timeline,html_escape,html_style,html_page,
+              health,describe_open_runs,read_metrics,histogram_metrics,openmetrics}'::text[]) f
 UNION ALL
 SELECT t, 'SELECT'
-FROM unnest('{table runs,table tasks,table messages,table logs,table transitions,table run_totals,table open_runs,
-              table lifecycles,table installation,view run_summary,view active_runs}'::text[]) t
+FROM unnest('{table runs,table tasks,table response_chunks,table messages,table logs,table retrievals,table artifacts,
+              table transitions,table run_totals,table open_runs,table stat_deltas,table stat_totals,table lifecycles,
+              table installation,view run_summary,view active_runs,view recent_runs,view metrics}'::text[]) t
 UNION ALL VALUES ('schema', 'USAGE');
 
 SELECT set_eq(
@@ -449,8 +605,9 @@ SELECT * FROM reader_privileges
 UNION ALL
 SELECT 'function ' || f, 'EXECUTE'
 FROM unnest('{uuidv7,create_run,start_run,complete_run,fail_run,cancel_run,retry_run,transition_run,update_progress,
-              create_task,start_task,complete_task,fail_task,cancel_task,add_message,add_log,heartbeat_run,
-              release_run}'::text[]) f
+              create_task,start_task,complete_task,fail_task,cancel_task,append_response,add_message,add_log,
+              log_retrieval,add_artifact,heartbeat_run,release_run,create_runs,create_tasks,complete_tasks,check_batch,
+              task_target}'::text[]) f
 UNION ALL VALUES
 ('table runs', 'INSERT (current_step, error, error_detail, inputs, kind, lifecycle, max_attempts, max_duration, metadata, '
                'metrics, name, parent_run_id, plan, priority, progress, reflections, result, retry_base, retry_cap, '
@@ -468,7 +625,15 @@ UNION ALL VALUES
                 'service, status, time_to_first_token_ms, total_tokens)'),
 ('table messages', 'INSERT (content, metadata, name, parts, role, run_id, task_id, user_id)'),
 ('table messages', 'UPDATE (content, metadata, name, parts, role, task_id)'),
-('table logs', 'INSERT (category, details, level, message, run_id, step_name, task_id, user_id)');
+('table logs', 'INSERT (category, details, level, message, run_id, step_name, task_id, user_id)'),
+('table retrievals', 'INSERT (component_type, context, duration_ms, location, metadata, query, results, results_count, '
+                     'retrieval_id, retrieval_type, run_id, task_id, user_id)'),
+('table artifacts', 'INSERT (artifact_id, chunk_type, configuration, content, content_type, kind, metadata, name, ordinal, '
+                    'retrieval_id, run_id, similarity, size_bytes, source, source_document_id, source_document_name, '
+                    'task_id, type, url, user_id)'),
+('table artifacts', 'UPDATE (chunk_type, configuration, content, content_type, kind, metadata, name, ordinal, '
+                    'retrieval_id, similarity, size_bytes, source, source_document_id, source_document_name, '
+                    'task_id, type, url)');
 
 SELECT set_eq(
     $$SELECT object, privilege FROM all_privileges WHERE grantee = 'tap_client'$$,
@@ -480,10 +645,12 @@ SELECT set_eq(
     $$SELECT * FROM client_privileges
       UNION ALL SELECT 'function ' || f, 'EXECUTE'
                 FROM unnest('{define_lifecycle,drop_lifecycle,rebuild_totals,claim_runs,expire_runs,purge_runs,
-                              schedule_maintenance,unschedule_maintenance,has_cron,wake_worker,worker_state}'::text[]) f
+                              schedule_maintenance,unschedule_maintenance,has_cron,wake_worker,worker_state,
+                              fold_statistics}'::text[]) f
       UNION ALL VALUES ('view worker_status', 'SELECT')
       UNION     SELECT 'table ' || t, p
-                FROM unnest('{runs,tasks,messages,logs,lifecycles}'::text[]) t, unnest('{INSERT,UPDATE,DELETE}'::text[]) p$$,
+                FROM unnest('{runs,tasks,messages,logs,retrievals,artifacts,lifecycles}'::text[]) t,
+                     unnest('{INSERT,UPDATE,DELETE}'::text[]) p$$,
     'privileges of grant_service()');
 
 SELECT is_empty(
@@ -493,9 +660,9 @@ SELECT is_empty(
     $$SELECT * FROM all_privileges WHERE privilege LIKE '%GRANT OPTION'$$,
     'nobody may hand privileges on');
 SELECT is_empty(
-    $$SELECT * FROM all_privileges WHERE object LIKE '%run_totals' AND privilege <> 'SELECT'
-      UNION ALL SELECT * FROM all_privileges WHERE object LIKE '%open_runs' AND privilege <> 'SELECT'
-      UNION ALL SELECT * FROM all_privileges WHERE object LIKE '%transitions' AND privilege <> 'SELECT'$$,
+    $$SELECT * FROM all_privileges
+      WHERE object ~ '^table (response_chunks|run_totals|open_runs|transitions|stat_deltas|stat_totals)$'
+        AND privilege <> 'SELECT'$$,
     'bookkeeping can only be read, even by services');
 SELECT is_empty(
     $$SELECT grantee, object FROM all_privileges JOIN internal_functions ON object = 'function ' || proname$$,
@@ -504,10 +671,12 @@ SELECT is_empty(
 SELECT is_empty(
     $$SELECT relation || '.' || attname, p FROM our_columns, unnest('{INSERT,UPDATE,REFERENCES}'::text[]) p
       WHERE has_column_privilege('tap_client', relid, attnum::smallint, p)
-        AND (attname IN ('phase', 'attempt', 'duration_ms', 'state_ms', 'seq', 'slot')
+        AND (attname IN ('phase', 'attempt', 'state_ms', 'seq', 'slot')
+             OR attname = 'duration_ms' AND relation <> 'retrievals'
              OR attname ~ '_at$' AND attname <> 'scheduled_at'
-             OR relation IN ('run_totals', 'open_runs', 'transitions', 'lifecycles', 'installation', 'run_summary',
-                             'active_runs', 'worker_status')
+             OR relation IN ('response_chunks', 'run_totals', 'open_runs', 'transitions', 'stat_deltas', 'stat_totals',
+                             'lifecycles', 'installation')
+             OR relkind = 'v'
              OR p = 'UPDATE' AND attname IN ('user_id', 'lifecycle')
              OR p = 'REFERENCES')$$,
     'clients write nothing that is computed');
@@ -527,7 +696,8 @@ SELECT set_eq(
              || pg_get_expr(p.polqual, p.polrelid)
       FROM our_relations c JOIN pg_policy p ON p.polrelid = c.oid WHERE p.polname = 'service_rows'$$,
     $$SELECT t || ' * true {tap_service} true'
-      FROM unnest('{runs,tasks,messages,logs,transitions,run_totals,open_runs,lifecycles}'::text[]) t$$,
+      FROM unnest('{runs,tasks,response_chunks,messages,logs,retrievals,artifacts,transitions,run_totals,open_runs,
+                     stat_deltas,stat_totals,lifecycles}'::text[]) t$$,
     'policies of grant_service()');
 SELECT is_empty(
     $$SELECT c.relname::text FROM our_relations c JOIN pg_policy p ON p.polrelid = c.oid
@@ -569,8 +739,9 @@ SELECT is_empty(
     $$SELECT signature FROM our_functions WHERE has_function_privilege('tap_hostile', oid, 'EXECUTE')$$,
     'the hostile role may call nothing');
 -- What install() creates anew later must not fall for them either.
-DROP VIEW run_tracker.run_summary, run_tracker.active_runs;
-DROP TABLE run_tracker.open_runs, run_tracker.logs, run_tracker.installation;
+DROP VIEW run_tracker.metrics, run_tracker.recent_runs, run_tracker.run_summary, run_tracker.active_runs;
+DROP TABLE run_tracker.open_runs, run_tracker.logs, run_tracker.response_chunks, run_tracker.retrievals,
+           run_tracker.artifacts, run_tracker.stat_deltas, run_tracker.stat_totals, run_tracker.installation;
 SELECT run_tracker.install() \g /dev/null
 SELECT is_empty('SELECT * FROM all_privileges', 'nor after install() has put back tables that were missing');
 

@@ -71,17 +71,21 @@ BEGIN
 END
 $$;
 
--- Two users, each with a run, a task, a message and a line of log; Bob has a run that has ended, too.
+-- Two users, each with a run, a task whose response is arriving, a message, a line of log, a retrieval and an artifact; Bob has a run that has ended, too.
 SELECT pg_temp.act_as('tap_client', 'bob') \g /dev/null
 SELECT run_tracker.create_run(:bob_run, name => 'secret of bob'),
        run_tracker.create_task(:bob_run, :bob_task, name => 'secret of bob'),
        run_tracker.add_message(:bob_run, 'user', 'secret of bob'), run_tracker.add_log(:bob_run, 'secret of bob', 'ERROR'),
+       run_tracker.log_retrieval(:bob_run, 'hybrid', 'secret of bob'), run_tracker.add_artifact(:bob_run, 'file', 'secret of bob'),
        run_tracker.create_run(:bob_ended, name => 'secret of bob') \g /dev/null
+SELECT run_tracker.append_response(:bob_task, 'secret of bob'), run_tracker.append_response(:bob_task, 'secret of bob') \g /dev/null
 SELECT run_tracker.complete_run(:bob_ended) \g /dev/null
 SELECT pg_temp.act_as('tap_client', 'alice') \g /dev/null
 SELECT run_tracker.create_run(:alice_run, name => 'mine'), run_tracker.create_run(:alice_run2, name => 'mine'),
        run_tracker.create_task(:alice_run, :alice_task, name => 'mine'),
-       run_tracker.add_message(:alice_run, 'user', 'mine'), run_tracker.add_log(:alice_run, 'mine', 'ERROR') \g /dev/null
+       run_tracker.add_message(:alice_run, 'user', 'mine'), run_tracker.add_log(:alice_run, 'mine', 'ERROR'),
+       run_tracker.log_retrieval(:alice_run, 'hybrid', 'mine'), run_tracker.add_artifact(:alice_run, 'file', 'mine') \g /dev/null
+SELECT run_tracker.append_response(:alice_task, 'mine'), run_tracker.append_response(:alice_task, 'mine') \g /dev/null
 SELECT run_tracker.start_run(:alice_run) \g /dev/null
 RESET role;
 
@@ -107,6 +111,16 @@ INSERT INTO writable VALUES
    finish_reason,response_id,error,error_detail,time_to_first_token_ms,metadata}'),
 ('messages', '{run_id,user_id,task_id,role,name,content,parts,metadata}', '{task_id,role,name,content,parts,metadata}'),
 ('logs', '{run_id,user_id,task_id,level,message,category,step_name,details}', '{}'),
+('retrievals', '{run_id,retrieval_id,user_id,task_id,retrieval_type,query,context,results_count,results,location,component_type,
+   duration_ms,metadata}', '{}'),
+('artifacts',
+ '{run_id,artifact_id,user_id,task_id,retrieval_id,kind,type,name,ordinal,source,similarity,source_document_id,
+   source_document_name,chunk_type,configuration,content,content_type,url,size_bytes,metadata}',
+ '{task_id,retrieval_id,kind,type,name,ordinal,source,similarity,source_document_id,source_document_name,chunk_type,
+   configuration,content,content_type,url,size_bytes,metadata}'),
+('response_chunks', '{}', '{}'),
+('stat_deltas', '{}', '{}'),
+('stat_totals', '{}', '{}'),
 ('transitions', '{}', '{}'),
 ('run_totals', '{}', '{}'),
 ('open_runs', '{}', '{}'),
@@ -138,7 +152,7 @@ FROM (SELECT w.relation, w.inserted,
                         WHEN 'run_id' THEN CASE w.relation WHEN 'runs' THEN 'gen_random_uuid()'
                                                            ELSE format('%L::uuid', :alice_run) END
                         WHEN 'task_id' THEN 'gen_random_uuid()' WHEN 'user_id' THEN '''alice''::text'
-                        WHEN 'role' THEN '''user''' WHEN 'content' THEN '''text''' WHEN 'message' THEN '''text'''
+                        WHEN 'retrieval_type' THEN '''hybrid''' WHEN 'kind' THEN '''file''' WHEN 'role' THEN '''user''' WHEN 'content' THEN '''text''' WHEN 'message' THEN '''text'''
                         ELSE format('NULL::%s', format_type(a.atttypid, NULL)) END, i), ', ' ORDER BY n)
                         FROM unnest(w.inserted) WITH ORDINALITY AS u (i, n)
                              JOIN pg_attribute a ON a.attrelid = format('run_tracker.%I', w.relation)::regclass
@@ -171,6 +185,14 @@ FROM (VALUES
     ('DELETE FROM run_tracker.messages'),
     ('DELETE FROM run_tracker.logs'),
     ('UPDATE run_tracker.logs SET message = message'),
+    ('DELETE FROM run_tracker.retrievals'),
+    ('UPDATE run_tracker.retrievals SET query = query'),
+    ('DELETE FROM run_tracker.artifacts'),
+    ('INSERT INTO run_tracker.response_chunks SELECT * FROM run_tracker.response_chunks'),
+    ('DELETE FROM run_tracker.response_chunks'),
+    ('SELECT 1 FROM run_tracker.response_chunks FOR UPDATE'),
+    ('DELETE FROM run_tracker.stat_deltas'),
+    ('DELETE FROM run_tracker.stat_totals'),
     ('DELETE FROM run_tracker.transitions'),
     ('DELETE FROM run_tracker.run_totals'),
     ('DELETE FROM run_tracker.open_runs'),
@@ -179,6 +201,8 @@ FROM (VALUES
     ('LOCK TABLE run_tracker.runs IN EXCLUSIVE MODE'),
     ('LOCK TABLE run_tracker.tasks IN ACCESS EXCLUSIVE MODE'),
     ('LOCK TABLE run_tracker.run_totals IN SHARE MODE'),
+    ('LOCK TABLE run_tracker.response_chunks IN SHARE MODE'),
+    ('LOCK TABLE run_tracker.artifacts IN EXCLUSIVE MODE'),
     ('ALTER TABLE run_tracker.runs DISABLE TRIGGER ALL'),
     ('ALTER TABLE run_tracker.runs DISABLE ROW LEVEL SECURITY'),
     ('DROP TABLE run_tracker.logs'),
@@ -200,6 +224,7 @@ FROM (VALUES
     ('SELECT * FROM run_tracker.claim_runs(''x'')'),
     ('SELECT run_tracker.expire_runs()'),
     ('SELECT run_tracker.purge_runs()'),
+    ('SELECT run_tracker.fold_statistics()'),
     ('SELECT run_tracker.schedule_maintenance()'),
     ('SELECT run_tracker.unschedule_maintenance()'),
     ('SELECT run_tracker.wake_worker()'),
@@ -216,7 +241,10 @@ FROM (VALUES
     ('SELECT run_tracker.grant_functions(''tap_client'', ''{install}'')'),
     ('SELECT run_tracker.revoke_all(''run_tracker.runs'')'),
     ('SELECT run_tracker.has_policy(''run_tracker.runs'', ''own_rows'')'),
-    ('SELECT run_tracker.install_policy(''run_tracker.runs'')')) AS v (statement);
+    ('SELECT run_tracker.install_policy(''run_tracker.runs'')'),
+    ('SELECT run_tracker.install_triggers(''run_tracker.runs'')'),
+    ('SELECT run_tracker.install_responses()'),
+    ('SELECT run_tracker.functions_for(''service'')')) AS v (statement);
 -- PostgreSQL looks for these before it looks at privileges
 SELECT throws_ok('ALTER EXTENSION run_tracker UPDATE', '42501', NULL, 'a client cannot update the extension');
 SELECT throws_ok('DROP EXTENSION run_tracker CASCADE', '42501', NULL, 'a client cannot drop the extension');
@@ -231,18 +259,18 @@ SET LOCAL row_security = on;
 
 SELECT throws_ok(format('SELECT run_tracker.%I()', f), '42501', NULL, format('a client cannot call %s()', f))
 FROM unnest('{runs_before,runs_after,tasks_before,tasks_after,messages_before,messages_after,logs_before,logs_after,
-              lifecycles_before,lifecycles_after,after_truncate}'::text[]) f;
+              retrievals_before,retrievals_after,artifacts_before,artifacts_after,lifecycles_before,lifecycles_after,after_truncate}'::text[]) f;
 CREATE TABLE hostile.tasks (LIKE run_tracker.tasks);
 SELECT throws_ok(format('CREATE TRIGGER t BEFORE INSERT ON hostile.tasks FOR EACH ROW EXECUTE FUNCTION run_tracker.%I()', f),
                  '42501', NULL, format('a client cannot attach %s() to a table of his', f))
 FROM unnest('{runs_before,runs_after,tasks_before,tasks_after,messages_before,messages_after,logs_before,logs_after,
-              lifecycles_before,lifecycles_after,after_truncate}'::text[]) f;
+              retrievals_before,retrievals_after,artifacts_before,artifacts_after,lifecycles_before,lifecycles_after,after_truncate}'::text[]) f;
 SELECT throws_ok($$CREATE TRIGGER t BEFORE INSERT ON run_tracker.tasks FOR EACH ROW
                    EXECUTE FUNCTION run_tracker.tasks_before()$$, '42501', NULL, 'nor to a table of ours');
 SELECT pg_temp.act_as('tap_service', 'service') \g /dev/null
 SELECT throws_ok(format('SELECT run_tracker.%I()', f), '42501', NULL, format('a service cannot call %s()', f))
 FROM unnest('{runs_before,runs_after,tasks_before,tasks_after,messages_before,messages_after,logs_before,logs_after,
-              lifecycles_before,lifecycles_after,after_truncate}'::text[]) f;
+              retrievals_before,retrievals_after,artifacts_before,artifacts_after,lifecycles_before,lifecycles_after,after_truncate}'::text[]) f;
 
 -- Attached to other tables by somebody who may, they refuse to run: the table's rows are none that they know.
 RESET role;
@@ -262,7 +290,7 @@ DECLARE
 BEGIN
     CREATE TEMP TABLE misuse (f text, error text);
     FOREACH f IN ARRAY '{runs_before,runs_after,tasks_before,tasks_after,messages_before,messages_after,logs_before,
-                         logs_after,lifecycles_before,lifecycles_after,after_truncate}'::text[]
+                         logs_after,retrievals_before,retrievals_after,artifacts_before,artifacts_after,lifecycles_before,lifecycles_after,after_truncate}'::text[]
     LOOP
         INSERT INTO misuse VALUES (f, pg_temp.misuse(f));
         DROP TABLE hostile.victim;
@@ -278,9 +306,11 @@ FROM misuse;
 
 SELECT pg_temp.act_as('tap_client', 'alice') \g /dev/null
 SELECT is_empty(format($$SELECT 1 FROM run_tracker.%I WHERE user_id <> 'alice'$$, t), 'alice sees nobody else''s ' || t)
-FROM unnest('{runs,tasks,messages,logs,transitions,run_totals,open_runs,run_summary,active_runs}'::text[]) t;
+FROM unnest('{runs,tasks,response_chunks,messages,logs,retrievals,artifacts,transitions,run_totals,open_runs,stat_deltas,
+              run_summary,active_runs,recent_runs}'::text[]) t;
 SELECT isnt_empty(format($$SELECT 1 FROM run_tracker.%I WHERE user_id = 'alice'$$, t), 'and her own ' || t)
-FROM unnest('{runs,tasks,messages,logs,transitions,run_totals,open_runs,run_summary,active_runs}'::text[]) t;
+FROM unnest('{runs,tasks,response_chunks,messages,logs,retrievals,artifacts,transitions,run_totals,open_runs,stat_deltas,
+              run_summary,active_runs,recent_runs}'::text[]) t;
 
 -- A function that costs nothing, and is therefore tried first, sees no row that a policy hides.
 CREATE FUNCTION hostile.spy(value text) RETURNS boolean
@@ -294,7 +324,9 @@ END
 $$;
 SELECT lives_ok(format('SELECT count(*) FROM run_tracker.%I WHERE hostile.spy(%s)', t, c), 'no look behind the policy of ' || t)
 FROM (VALUES ('runs', 'name'), ('tasks', 'name'), ('messages', 'content'), ('logs', 'message'), ('transitions', 'user_id'),
-             ('run_totals', 'user_id'), ('open_runs', 'user_id'), ('run_summary', 'name'), ('active_runs', 'name')) AS v (t, c);
+             ('run_totals', 'user_id'), ('open_runs', 'user_id'), ('run_summary', 'name'), ('active_runs', 'name'),
+             ('recent_runs', 'name'), ('response_chunks', 'content'), ('retrievals', 'query'), ('artifacts', 'name'),
+             ('stat_deltas', 'user_id'), ('stat_totals', 'user_id')) AS v (t, c);
 SELECT lives_ok('SELECT count(*) FROM run_tracker.check_totals() WHERE hostile.spy(run_id::text)', 'nor through check_totals()');
 SELECT lives_ok('SELECT count(*) FROM run_tracker.stuck_runs(''0'') WHERE hostile.spy(name)', 'nor through stuck_runs()');
 
@@ -332,12 +364,18 @@ FROM (VALUES
     ('P0002', 'SELECT run_tracker.create_task(%L)'),
     ('P0002', 'SELECT run_tracker.add_message(%L, ''user'', ''x'')'),
     ('P0002', 'SELECT run_tracker.add_log(%L, ''x'')'),
+    ('P0002', 'SELECT run_tracker.log_retrieval(%L, ''x'')'),
+    ('P0002', 'SELECT run_tracker.add_artifact(%L, ''x'')'),
     ('P0002', 'SELECT run_tracker.run_messages(%L)'),
     ('23503', 'INSERT INTO run_tracker.tasks (run_id) VALUES (%L)'),
     ('23503', 'INSERT INTO run_tracker.tasks (run_id, user_id) VALUES (%L, ''alice'')'),
     ('23503', 'INSERT INTO run_tracker.tasks (run_id, user_id) VALUES (%L, ''bob'')'),
     ('23503', 'INSERT INTO run_tracker.messages (run_id, role, content) VALUES (%L, ''user'', ''x'')'),
     ('23503', 'INSERT INTO run_tracker.logs (run_id, message) VALUES (%L, ''x'')'),
+    ('23503', 'INSERT INTO run_tracker.retrievals (run_id, retrieval_type) VALUES (%L, ''x'')'),
+    ('23503', 'INSERT INTO run_tracker.retrievals (run_id, user_id, retrieval_type) VALUES (%L, ''bob'', ''x'')'),
+    ('23503', 'INSERT INTO run_tracker.artifacts (run_id, kind) VALUES (%L, ''x'')'),
+    ('23503', 'INSERT INTO run_tracker.artifacts (run_id, user_id, kind) VALUES (%L, ''alice'', ''x'')'),
     ('23503', 'UPDATE run_tracker.tasks SET run_id = %L')) AS v (code, statement);
 -- Bob's finished run, which would refuse an open task of his own, is as absent as the others.
 SELECT is(pg_temp.error_of(format(statement, :bob_ended)), pg_temp.error_of(format(statement, :absent)),
@@ -351,7 +389,9 @@ SELECT unnest(ARRAY[
        'the same error for bob''s task and for none: ' || statement),
     alike(pg_temp.error_of(format(statement, :bob_task)), 'P0002 | %', 'with code P0002')])
 FROM (VALUES ('SELECT run_tracker.start_task(%L)'), ('SELECT run_tracker.complete_task(%L)'),
-             ('SELECT run_tracker.fail_task(%L)'), ('SELECT run_tracker.cancel_task(%L)')) AS v (statement);
+             ('SELECT run_tracker.fail_task(%L)'), ('SELECT run_tracker.cancel_task(%L)'),
+             ('SELECT run_tracker.append_response(%L, ''x'')'), ('SELECT run_tracker.append_response(%L, '''', 7)'),
+             ('SELECT run_tracker.task_response(%L)'), ('SELECT * FROM run_tracker.read_response(%L, 3)')) AS v (statement);
 SELECT is_empty(format('SELECT * FROM run_tracker.run_logs(%L)', :bob_run), 'no logs of bob''s run');
 SELECT is_empty(format('SELECT * FROM run_tracker.check_totals(%L)', :bob_run), 'no totals of bob''s run');
 SELECT is_empty($$SELECT * FROM run_tracker.stuck_runs('0') WHERE user_id <> 'alice'$$, 'no stuck run of bob''s');
@@ -400,7 +440,12 @@ FROM (VALUES ('SELECT run_tracker.create_run()'), ('INSERT INTO run_tracker.runs
              ('SELECT 1 FROM run_tracker.runs FOR UPDATE'), ('SELECT run_tracker.uuidv7()'),
              ('SELECT run_tracker.heartbeat_run(run_tracker.uuidv7())'),
              ('SELECT run_tracker.release_run(run_tracker.uuidv7())'), ('SELECT * FROM run_tracker.claim_runs(''x'')'),
-             ('SELECT run_tracker.expire_runs()'), ('SELECT run_tracker.purge_runs()')) AS v (statement);
+             ('SELECT run_tracker.expire_runs()'), ('SELECT run_tracker.purge_runs()'),
+             (format('SELECT run_tracker.append_response(%L, ''x'')', :alice_task)),
+             (format('SELECT run_tracker.log_retrieval(%L, ''x'')', :alice_run)),
+             (format('SELECT run_tracker.add_artifact(%L, ''x'')', :alice_run)),
+             ('INSERT INTO run_tracker.artifacts (kind) VALUES (''x'')')) AS v (statement);
+SELECT is(run_tracker.task_response(:alice_task), 'minemine', 'but what has arrived of a response');
 
 ---------------------------------------------------------------------------------------------------------------------
 -- Search paths, operators and functions of the user's own
@@ -445,10 +490,16 @@ BEGIN
     task := run_tracker.create_task(id);
     PERFORM run_tracker.start_task(task);
     UPDATE run_tracker.tasks SET response = 'x' WHERE task_id = task;
+    PERFORM run_tracker.append_response(task, 'y'), run_tracker.append_response(task, 'z');
+    PERFORM run_tracker.task_response(task), run_tracker.read_response(task, 1);
     PERFORM run_tracker.complete_task(task, input_tokens => 1, output_tokens => 1, cost => 1);
+    task := run_tracker.create_task(id);
+    PERFORM run_tracker.append_response(task, 'y'), run_tracker.append_response(task, 'z');
     PERFORM run_tracker.create_task(id);
     INSERT INTO run_tracker.tasks (run_id) VALUES (id);
     PERFORM run_tracker.add_message(id, 'user', 'x'), run_tracker.add_log(id, 'x', 'ERROR');
+    PERFORM run_tracker.log_retrieval(id, 'x', results => '[1]'), run_tracker.add_artifact(id, 'x', content => 'y');
+    UPDATE run_tracker.artifacts SET content = 'z' WHERE run_id = id;
     PERFORM run_tracker.run_messages(id);
     PERFORM FROM run_tracker.run_logs(id);
     PERFORM FROM run_tracker.check_totals(id);
@@ -497,6 +548,9 @@ SELECT set_eq(format($$SELECT phase, attempt, finished_at, duration_ms FROM run_
               $$VALUES ('queued', 1, NULL::timestamptz, NULL::bigint)$$, 'but what it says there is ignored');
 SELECT throws_ok(statement, '42501', NULL, 'a service cannot: ' || statement)
 FROM (VALUES ('UPDATE run_tracker.run_totals SET task_count = 7'), ('DELETE FROM run_tracker.open_runs'),
+             ('DELETE FROM run_tracker.response_chunks'), ('UPDATE run_tracker.response_chunks SET content = ''x'''),
+             ('INSERT INTO run_tracker.response_chunks SELECT * FROM run_tracker.response_chunks'),
+             ('DELETE FROM run_tracker.stat_deltas'), ('UPDATE run_tracker.stat_totals SET created_count = 7'),
              ('INSERT INTO run_tracker.transitions SELECT * FROM run_tracker.transitions'),
              ('DELETE FROM run_tracker.transitions'), ('TRUNCATE run_tracker.logs'),
              ('UPDATE run_tracker.installation SET version = ''0'''),
@@ -525,6 +579,9 @@ SELECT lives_ok(format('SELECT run_tracker.complete_run(%L)', :alice_run), 'a ru
 RESET role;
 SELECT set_eq(format('SELECT status FROM run_tracker.tasks WHERE run_id = %L AND finished_at IS NULL', :alice_run),
               ARRAY[]::text[], 'with its tasks');
+SELECT is(response, 'minemine', 'and what had arrived of their responses') FROM run_tracker.tasks WHERE task_id = :alice_task;
+SELECT is_empty($$SELECT 1 FROM run_tracker.response_chunks c JOIN run_tracker.tasks t USING (run_id, task_id)
+                  WHERE t.finished_at IS NOT NULL$$, 'no piece is left behind');
 SELECT is_empty('SELECT * FROM run_tracker.check_totals()', 'and totals are exact after all that');
 
 SELECT * FROM finish();
