@@ -342,12 +342,12 @@ BEGIN
     IF service OR pg_has_role('pg_read_all_stats', 'USAGE') THEN
         BEGIN
             SELECT h.* INTO horizon
-            FROM (SELECT CASE WHEN a.backend_type = 'walsender' THEN 'standby' ELSE 'transaction' END AS what,
+            FROM (SELECT CASE WHEN COALESCE(a.datid, 0) = 0 THEN 'standby' ELSE 'transaction' END AS what,
                          GREATEST(age(a.backend_xid), age(a.backend_xmin)) AS transactions,
                          extract(epoch FROM moment - a.xact_start) AS seconds,
                          a.pid, NULL AS name, a.application_name AS application, a.state
                   FROM pg_stat_activity a
-                  WHERE (a.datname = current_database() OR a.datid IS NULL OR a.datid = 0)
+                  WHERE (a.datname = current_database() OR COALESCE(a.datid, 0) = 0)
                     AND (a.backend_xid IS NOT NULL OR a.backend_xmin IS NOT NULL)
                     AND a.pid <> pg_backend_pid()
                     -- VACUUM does not hold back itself
@@ -372,7 +372,8 @@ BEGIN
                 IF horizon.seconds > old_seconds OR horizon.transactions > old_transactions THEN
                     problems := problems || jsonb_build_object('severity', 'warning', 'code', 'horizon_old',
                         'message', format('a %s has been keeping VACUUM from removing dead rows for %s', horizon.what,
-                                          COALESCE(round(horizon.seconds) || ' seconds', horizon.transactions || ' transactions')),
+                                          COALESCE(round(horizon.seconds) || ' seconds',
+                                                   horizon.transactions || ' transactions')),
                         'hint', 'End it: queues and statistics get slower as long as it lives.');
                 END IF;
             END IF;
@@ -549,7 +550,8 @@ BEGIN
           SELECT 2, 'run_tracker_tasks_finished_total', b.labels, 0, b.labels, b.finished FROM by_operation b
           UNION ALL
           SELECT 3, 'run_tracker_tokens_total', b.labels, t.n, b.labels || jsonb_build_object('type', t.type), t.value
-          FROM by_model b CROSS JOIN LATERAL (VALUES (1, 'input', b.input_tokens), (2, 'output', b.output_tokens)) AS t (n, type, value)
+          FROM by_model b
+               CROSS JOIN LATERAL (VALUES (1, 'input', b.input_tokens), (2, 'output', b.output_tokens)) AS t (n, type, value)
           UNION ALL
           SELECT 4, 'run_tracker_cost_total', b.labels, 0, b.labels, b.cost FROM by_model b
           UNION ALL
@@ -558,7 +560,8 @@ BEGIN
           UNION ALL
           SELECT 6, 'run_tracker_time_to_first_token_seconds' || h.suffix, b.labels, h.n, b.labels || h.labels, h.value
           FROM by_model b CROSS JOIN LATERAL run_tracker.histogram_metrics(b.first_tokens, b.first_token_ms) h) v
-    ORDER BY v.part, v.sort ->> 'provider' COLLATE "C", v.sort ->> 'model' COLLATE "C", v.sort ->> 'operation' COLLATE "C", v.n;
+    ORDER BY v.part, v.sort ->> 'provider' COLLATE "C", v.sort ->> 'model' COLLATE "C",
+             v.sort ->> 'operation' COLLATE "C", v.n;
 
     -- what waits to be done by the worker, and what it has done since the server was started
 
