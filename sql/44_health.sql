@@ -412,7 +412,7 @@ RETURNS TABLE (n bigint, suffix text, labels jsonb, value numeric)
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT b.n, '_bucket', jsonb_build_object('le', b.le), COALESCE(run_tracker.histogram_count($1, b.up_to_ms), 0)::numeric
-    FROM unnest('{0.1,0.5,1.0,2.0,5.0,10.0,+Inf}'::text[], '{100,500,1000,2000,5000,10000,null}'::bigint[])
+    FROM unnest('{0.1,0.5,1.0,2.0,5.0,10.0,+Inf}'::text[], ARRAY[100, 500, 1000, 2000, 5000, 10000, NULL]::bigint[])
          WITH ORDINALITY AS b (le, up_to_ms, n)
     UNION ALL
     SELECT 8, '_sum', '{}', COALESCE($2, 0) / 1000
