@@ -81,6 +81,9 @@ DECLARE
     name text := (SELECT c.relname FROM pg_class c WHERE c.oid = relation);
     event text;
 BEGIN
+    IF name IS NULL THEN
+        RETURN;
+    END IF;
     EXECUTE format('CREATE OR REPLACE TRIGGER zz_run_tracker_before BEFORE INSERT OR UPDATE ON %s
                     FOR EACH ROW EXECUTE FUNCTION run_tracker.%I()', relation, name || '_before');
     FOREACH event IN ARRAY '{insert,update,delete}'::text[] LOOP

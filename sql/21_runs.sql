@@ -192,6 +192,8 @@ BEGIN
 
     ALTER TABLE run_tracker.runs ALTER COLUMN run_id SET DEFAULT run_tracker.uuidv7();
     PERFORM run_tracker.install_triggers('run_tracker.runs');
+    CREATE OR REPLACE TRIGGER run_tracker_before_truncate BEFORE TRUNCATE ON run_tracker.runs
+        FOR EACH STATEMENT EXECUTE FUNCTION run_tracker.before_truncate();
     PERFORM run_tracker.install_policy('run_tracker.runs');
 END
 $install$;

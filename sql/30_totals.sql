@@ -1,5 +1,11 @@
 -- Totals of runs.
 
+CREATE FUNCTION run_tracker.before_truncate() RETURNS trigger
+LANGUAGE c SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'run_tracker_before_truncate';
+COMMENT ON FUNCTION run_tracker.before_truncate() IS
+'Trigger of run_tracker.runs: TRUNCATE takes the runs that are open out of the statistics.';
+
 CREATE FUNCTION run_tracker.after_truncate() RETURNS trigger
 LANGUAGE c SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'run_tracker_after_truncate';

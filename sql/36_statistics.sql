@@ -66,24 +66,24 @@ DECLARE
     -- the tasks of a user are not summed up by the hour
     from_hour timestamptz := date_trunc(CASE WHEN grain = 'model' AND NOT every_user THEN 'day' ELSE 'hour' END, since, 'UTC');
     from_day timestamptz := date_trunc('day', from_hour - interval '1 microsecond', 'UTC') + interval '24 hours';
-    ranges text;
+    condition text;
 BEGIN
     PERFORM run_tracker.require_tables();
     -- of a time range: whole days, and the hours before the first of them
-    ranges := CASE
-        WHEN since IS NULL OR period <> 'all' THEN format(
-            't.period = %L AND t.period_at >= %L', period, COALESCE(
-                CASE period WHEN 'hour' THEN from_hour WHEN 'day' THEN date_trunc('day', from_hour, 'UTC') END, '-infinity'))
-        ELSE format(
-            '(t.period = ''day'' AND t.period_at >= %2$L
-              OR t.period = ''hour'' AND t.period_at >= %1$L AND t.period_at < %2$L)', from_hour, from_day) END;
-    RETURN QUERY EXECUTE format($query$
+    condition := CASE
+        WHEN since IS NULL THEN 't.period = $3'
+        WHEN period <> 'all' THEN 't.period = $3 AND t.period_at >= $5'
+        ELSE '(t.period = ''day'' AND t.period_at >= $6 OR t.period = ''hour'' AND t.period_at >= $5 AND t.period_at < $6)'
+    END;
+    RETURN QUERY EXECUTE '
         SELECT t.user_id, t.period_at, t.kind, t.workflow_id, t.mode, t.provider, t.model, t.operation, t.phase,
                t.created_count, t.finished_count, t.task_count, t.failed_task_count, t.input_tokens, t.output_tokens,
                t.total_tokens, t.cost, t.duration_ms, t.durations, t.first_token_ms, t.first_tokens
         FROM run_tracker.stat_totals t
-        WHERE t.grain = %L AND t.all_users = %L AND %s %s
-        $query$, grain, every_user, ranges, CASE WHEN the_user IS NOT NULL THEN format('AND t.user_id = %L', the_user) END);
+        WHERE t.grain = $1 AND t.all_users = $2 AND ' || condition
+        || CASE WHEN the_user IS NOT NULL THEN ' AND t.user_id = $4' ELSE '' END
+        USING grain, every_user, period, the_user,
+              CASE period WHEN 'day' THEN date_trunc('day', from_hour, 'UTC') ELSE from_hour END, from_day;
     RETURN QUERY
         SELECT CASE WHEN every_user THEN '' ELSE d.user_id END,
                CASE period WHEN 'all' THEN '-infinity' WHEN 'day' THEN date_trunc('day', d.period_at, 'UTC')
@@ -149,9 +149,9 @@ BEGIN
                run_tracker.merge_histograms(f.durations) AS durations,
                COALESCE(sum(f.tasks) FILTER (WHERE f.phase <> 'retried'), 0)::bigint AS tasks,
                COALESCE(sum(f.failed_tasks) FILTER (WHERE f.phase <> 'retried'), 0)::bigint AS failed_tasks,
-               COALESCE(sum(f.input_tokens) FILTER (WHERE f.phase <> 'retried'), 0)::bigint AS input_tokens,
-               COALESCE(sum(f.output_tokens) FILTER (WHERE f.phase <> 'retried'), 0)::bigint AS output_tokens,
-               COALESCE(sum(f.total_tokens) FILTER (WHERE f.phase <> 'retried'), 0)::bigint AS total_tokens,
+               LEAST(COALESCE(sum(f.input_tokens) FILTER (WHERE f.phase <> 'retried'), 0), 9223372036854775807)::bigint AS input_tokens,
+               LEAST(COALESCE(sum(f.output_tokens) FILTER (WHERE f.phase <> 'retried'), 0), 9223372036854775807)::bigint AS output_tokens,
+               LEAST(COALESCE(sum(f.total_tokens) FILTER (WHERE f.phase <> 'retried'), 0), 9223372036854775807)::bigint AS total_tokens,
                COALESCE(sum(f.cost) FILTER (WHERE f.phase <> 'retried'), 0) AS cost
         FROM found f GROUP BY f.name
     )
@@ -187,7 +187,7 @@ RETURNS TABLE (workflow_id text, total bigint, open bigint, finished bigint, suc
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$ SELECT * FROM run_tracker.summarize_runs('workflow', $2, NULL, false) s WHERE $1 IS NULL OR s.name = $1 $$;
 COMMENT ON FUNCTION run_tracker.workflow_stats(text, text) IS
-'Runs of each workflow, or of one, that the caller sees: columns as in user_stats(). What a task cost counts for the workflow that its run had when the task finished.';
+'Runs of each workflow, or of one, that the caller sees: columns as in user_stats().';
 
 CREATE FUNCTION run_tracker.kind_stats(kind text DEFAULT NULL, user_id text DEFAULT NULL, since timestamptz DEFAULT NULL)
 RETURNS TABLE (kind text, total bigint, open bigint, finished bigint, successful bigint, failed bigint,
@@ -219,9 +219,9 @@ AS $$
                  COALESCE(sum(r.finished_count) FILTER (WHERE r.phase IN ('failed', 'timed_out')), 0)::bigint AS failed,
                  COALESCE(sum(r.finished_count) FILTER (WHERE r.phase = 'cancelled'), 0)::bigint AS cancelled,
                  COALESCE(sum(r.finished_count) FILTER (WHERE r.phase = 'retried'), 0)::bigint AS retried,
-                 COALESCE(sum(r.input_tokens) FILTER (WHERE r.phase <> 'retried'), 0)::bigint AS input_tokens,
-                 COALESCE(sum(r.output_tokens) FILTER (WHERE r.phase <> 'retried'), 0)::bigint AS output_tokens,
-                 COALESCE(sum(r.total_tokens) FILTER (WHERE r.phase <> 'retried'), 0)::bigint AS total_tokens,
+                 LEAST(COALESCE(sum(r.input_tokens) FILTER (WHERE r.phase <> 'retried'), 0), 9223372036854775807)::bigint AS input_tokens,
+                 LEAST(COALESCE(sum(r.output_tokens) FILTER (WHERE r.phase <> 'retried'), 0), 9223372036854775807)::bigint AS output_tokens,
+                 LEAST(COALESCE(sum(r.total_tokens) FILTER (WHERE r.phase <> 'retried'), 0), 9223372036854775807)::bigint AS total_tokens,
                  COALESCE(sum(r.cost) FILTER (WHERE r.phase <> 'retried'), 0) AS cost,
                  sum(r.duration_ms) FILTER (WHERE r.phase = 'succeeded') AS duration_ms,
                  run_tracker.merge_histograms(r.durations) FILTER (WHERE r.phase = 'succeeded') AS durations,
@@ -263,7 +263,7 @@ BEGIN
                  sum(r.duration_ms) FILTER (WHERE r.phase = 'succeeded') AS duration_ms,
                  run_tracker.merge_histograms(r.durations) FILTER (WHERE r.phase = 'succeeded') AS durations,
                  COALESCE(sum(r.task_count) FILTER (WHERE r.phase <> 'retried'), 0)::bigint AS tasks,
-                 COALESCE(sum(r.total_tokens) FILTER (WHERE r.phase <> 'retried'), 0)::bigint AS total_tokens,
+                 LEAST(COALESCE(sum(r.total_tokens) FILTER (WHERE r.phase <> 'retried'), 0), 9223372036854775807)::bigint AS total_tokens,
                  COALESCE(sum(r.cost) FILTER (WHERE r.phase <> 'retried'), 0) AS cost
           FROM run_tracker.stat_rows('kind', of_unit, of_user, COALESCE(since,
                    clock_timestamp() - CASE of_unit WHEN 'day' THEN interval '30 days' ELSE interval '48 hours' END)) r

@@ -4,7 +4,7 @@ CREATE FUNCTION run_tracker.task_target(lifecycle text, status text) RETURNS tex
 LANGUAGE c STABLE STRICT SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'run_tracker_task_target';
 COMMENT ON FUNCTION run_tracker.task_target(text, text) IS
-'Internal: the status that complete_task() takes a task of that lifecycle and status to: the same if it has succeeded, null if there is no way. RT002 for an unknown lifecycle or status.';
+'What complete_tasks() asks: the status that complete_task() takes a task of that lifecycle and status to; the same if it has succeeded, null if there is no way. RT002 for an unknown lifecycle or status.';
 
 CREATE FUNCTION run_tracker.check_batch(items jsonb, argument text, function text, left_out text DEFAULT '')
 RETURNS void
@@ -73,7 +73,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION run_tracker.check_batch(jsonb, text, text, text) IS
-'Internal: 22023 unless an argument is a JSON array of objects whose keys and values are arguments of that function, without left_out. Elements are counted from 0.';
+'What create_runs(), create_tasks() and complete_tasks() ask first: 22023 unless an argument is a JSON array of objects whose keys and values are arguments of that function, without left_out. Elements are counted from 0.';
 
 CREATE FUNCTION run_tracker.create_runs(runs jsonb) RETURNS SETOF uuid
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp

@@ -117,7 +117,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION run_tracker.run_conditions(jsonb) IS
-'Internal: the condition on run_tracker.runs AS r that a filter of list_runs() and export_runs() stands for; 22023 if it is no filter.';
+'What list_runs() and export_runs() make of a filter: a condition on run_tracker.runs AS r. 22023 if it is no filter.';
 
 -- in PL/pgSQL, to make the query of what is given only; its results cannot be named like the arguments of list_runs()
 CREATE FUNCTION run_tracker.find_runs(given jsonb, more jsonb, sort_column text, downwards boolean, page_number integer,

@@ -106,6 +106,7 @@ DECLARE
     -- from when on it is a problem
     late_ms CONSTANT bigint := 60 * 1000;
     late_without_worker_ms CONSTANT bigint := 5 * 60 * 1000;
+    error_age CONSTANT interval := '5 minutes';
     old_seconds CONSTANT integer := 60 * 60;
     old_transactions CONSTANT integer := 10 * 1000 * 1000;
 
@@ -123,6 +124,7 @@ DECLARE
     worker_json jsonb;
     open_set record;
     open_json jsonb;
+    oldest_deadline timestamptz;
     overdue_ms bigint;
     overdue_json jsonb;
     backlog_json jsonb;
@@ -161,6 +163,10 @@ BEGIN
                     'hint', 'Call run_tracker.install().');
             END IF;
         END IF;
+    END IF;
+    IF problems <> '[]' THEN
+        -- they may not be what is expected below
+        readable := '{}';
     END IF;
 
     SELECT count(*) AS expected, count(*) FILTER (WHERE t.tgenabled IN ('O', 'A')) AS enabled,
@@ -216,7 +222,11 @@ BEGIN
         ELSIF worker.state = 'disabled' THEN
             problems := problems || jsonb_build_object('severity', 'warning', 'code', 'worker_disabled',
                 'message', 'the background worker is switched off for this database',
-                'hint', 'Set run_tracker.enabled to on.');
+                'hint', 'Set run_tracker.enabled to on for it, and call run_tracker.wake_worker().');
+        ELSIF worker.last_error_at > moment - error_age THEN
+            problems := problems || jsonb_build_object('severity', 'warning', 'code', 'worker_errors',
+                'message', format('the background worker has had an error: %s', worker.last_error),
+                'hint', 'It does what it can, and tries the rest again.');
         ELSE
             many_deltas := max_deltas;
         END IF;
@@ -230,9 +240,10 @@ BEGIN
 
     -- runs that are open
 
-    IF missing = '{}' AND readable @> '{runs,open_runs,transitions}' THEN
+    IF readable @> '{runs,open_runs,transitions}' THEN
         SELECT o.* INTO open_set FROM run_tracker.describe_open_runs(max_open) o;
-        overdue_ms := GREATEST(0, floor(1000 * extract(epoch FROM moment - open_set.oldest_deadline)))::bigint;
+        oldest_deadline := open_set.oldest_deadline;
+        overdue_ms := GREATEST(0, floor(1000 * extract(epoch FROM moment - oldest_deadline)))::bigint;
         open_json := jsonb_build_object('queued', open_set.queued, 'active', open_set.active,
             'waiting', open_set.waiting, 'stuck', open_set.stuck, 'complete', open_set.complete);
         backlog_json := jsonb_build_object('available', open_set.available,
@@ -254,7 +265,7 @@ BEGIN
 
     -- totals of the newest runs, as check_totals() compares them; what belongs to a run may be much, then it is left out
 
-    IF missing = '{}' AND readable @> '{runs,tasks,messages,logs,retrievals,artifacts,run_totals}' THEN
+    IF readable @> '{runs,tasks,messages,logs,retrievals,artifacts,run_totals}' THEN
         SELECT count(*) AS checked,
                count(*) FILTER (WHERE (t.c1, t.c2, t.c3, t.c4, t.c5, t.c6, t.c7) IS DISTINCT FROM
                                       (s.c1, s.c2, s.c3, s.c4, s.c5, s.c6, s.c7)
@@ -304,7 +315,7 @@ BEGIN
 
     -- statistics that are not folded: exact all the same, but whoever reads them adds up all of that
 
-    IF service AND missing = '{}' AND 'stat_deltas' = ANY (readable) THEN
+    IF service AND 'stat_deltas' = ANY (readable) THEN
         SELECT count(*) INTO deltas FROM (SELECT FROM run_tracker.stat_deltas LIMIT max_deltas + 1) d;
         statistics_json := jsonb_build_object('pending_deltas', LEAST(deltas, max_deltas), 'complete', deltas <= max_deltas,
             'folded', folded);
@@ -387,7 +398,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION run_tracker.health() IS
-'Is everything all right? status is healthy; degraded, if problems has warnings only; or unhealthy, if it has errors: tables or triggers missing, totals wrong, the background worker failing or not running, a deadline overdue by more than a minute (5 minutes where run_tracker is not preloaded). Warnings: deadlines are overdue and there is no worker, it is switched off, statistics are not folded, announcements pile up, a transaction has been holding back VACUUM for an hour. Each problem has severity, code, message and hint. The rest is what that is judged by: open_runs, backlog (queued runs that could be claimed, the oldest of them), overdue, totals of the 20 newest runs compared with their rows, and so on. Counts stop at 10000 open runs and 100000 deltas (complete is false then), so that it takes milliseconds on a ledger of any size. Of users, their own runs; what only services may see is null, and so are the seconds of others'' transactions unless the caller may read pg_stat_activity (pg_read_all_stats). Also on a standby.';
+'Is everything all right? status is healthy; degraded, if problems has warnings only; or unhealthy, if it has errors: tables or triggers missing, totals wrong, the background worker failing or not running, a deadline overdue by more than a minute (5 minutes where run_tracker is not preloaded). Warnings: deadlines are overdue and there is no worker, it is switched off or has had an error in the last 5 minutes, statistics are not folded, announcements pile up, a transaction has been holding back VACUUM for an hour. Each problem has severity, code, message and hint. The rest is what that is judged by: open_runs, backlog (queued runs that could be claimed, the oldest of them), overdue, totals of the 20 newest runs compared with their rows, and so on. Counts stop at 10000 open runs and 100000 deltas (complete is false then), so that it takes milliseconds on a ledger of any size. Of users, their own runs; what only services may see is null, and so are the seconds of others'' transactions unless the caller may read pg_stat_activity (pg_read_all_stats). Also on a standby.';
 
 CREATE FUNCTION run_tracker.histogram_metrics(histogram bigint[], sum_ms numeric)
 RETURNS TABLE (n bigint, suffix text, labels jsonb, value numeric)
@@ -573,7 +584,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION run_tracker.read_metrics() IS
-'What the view run_tracker.metrics shows. 55000 if tables are missing.';
+'What the view run_tracker.metrics shows: of services all runs, of others their own, and nothing about the worker. Counters (names that end in _total, histograms) do not go down when runs are retried, or deleted after they finished, or end another way after all; they do when an open run is deleted, tokens or cost of a finished task are corrected downwards, a finished run is given another kind, or one that had ended within 10 seconds ends another way later (only in its buckets). Of more than 100 kinds (providers and models, operations) those with most runs are shown, by order of magnitude, and the others summed up as "other", which goes down when one of them grows out of it. 55000 if tables are missing.';
 
 CREATE FUNCTION run_tracker.openmetrics() RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET extra_float_digits = 1

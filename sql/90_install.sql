@@ -48,11 +48,11 @@ DECLARE
     owner oid := (SELECT c.relowner FROM pg_class c WHERE c.oid = to_regclass('run_tracker.runs'));
     complete boolean := to_regclass('run_tracker.run_totals') IS NOT NULL
                         AND to_regclass('run_tracker.open_runs') IS NOT NULL
-                        AND (SELECT count(*) = 30 FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
+                        AND (SELECT count(*) = 31 FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
                          WHERE c.relnamespace = 'run_tracker'::regnamespace AND NOT t.tgisinternal
                            AND c.relname IN ('runs', 'tasks', 'messages', 'logs', 'retrievals', 'artifacts')
                            AND t.tgname IN ('zz_run_tracker_before', 'run_tracker_insert', 'run_tracker_update',
-                                            'run_tracker_delete', 'run_tracker_truncate'));
+                                            'run_tracker_delete', 'run_tracker_truncate', 'run_tracker_before_truncate'));
     rel record;
 BEGIN
     SELECT c.oid::regclass AS name, c.relowner::regrole AS owner INTO rel

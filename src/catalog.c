@@ -286,7 +286,9 @@ rt_trigger_check(FunctionCallInfo fcinfo, RtTableId id, uint32 when, const char 
 		ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 						errmsg("function \"%s\" was called at the wrong moment", function),
 						errdetail("It must be a %s trigger.",
-								  when == RT_BEFORE_ROW ? "BEFORE ROW" : "AFTER STATEMENT")));
+								  when == RT_BEFORE_ROW		  ? "BEFORE ROW" :
+								  when == RT_BEFORE_STATEMENT ? "BEFORE STATEMENT" :
+																"AFTER STATEMENT")));
 
 	table = rt_table(id);
 	rel = trigdata->tg_relation;

@@ -282,8 +282,9 @@ extern Relation rt_index_open(Relation rel, const char *name, int nkeys, const A
 							  int descending);
 
 /* Kinds of trigger calls that rt_trigger_check accepts. */
-#define RT_BEFORE_ROW	   (TRIGGER_EVENT_BEFORE | TRIGGER_EVENT_ROW)
-#define RT_AFTER_STATEMENT 0
+#define RT_BEFORE_ROW		(TRIGGER_EVENT_BEFORE | TRIGGER_EVENT_ROW)
+#define RT_AFTER_STATEMENT	0
+#define RT_BEFORE_STATEMENT TRIGGER_EVENT_BEFORE
 
 extern const RtTable *rt_trigger_check(FunctionCallInfo fcinfo, RtTableId id, uint32 when,
 									   const char *function);

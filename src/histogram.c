@@ -33,9 +33,6 @@ PG_FUNCTION_INFO_V1(run_tracker_histogram_result);
 #define N_EXACT	   101 /* 0 to 100 */
 #define PER_DECADE 90
 
-/* longer durations are taken for this one, 31 years */
-#define MAX_MS INT64CONST(1000000000000)
-
 /* The bucket that a duration falls into. */
 int
 rt_histogram_bucket(int64 ms)
@@ -45,7 +42,7 @@ rt_histogram_bucket(int64 ms)
 	int decade = 0;
 	int step;
 
-	ms = Min(Max(ms, 0), MAX_MS);
+	ms = Min(Max(ms, 0), RT_MAX_MS);
 	if (ms < N_EXACT)
 		return (int) ms;
 	rest = ms - 1;
@@ -279,8 +276,8 @@ run_tracker_histogram_accumulate(PG_FUNCTION_ARGS)
 	if (PG_ARGISNULL(1))
 		PG_RETURN_POINTER(counts);
 	n = read_pairs(PG_GETARG_DATUM(1), &pairs);
-	for (int i = 0; i < n; i++)
-		counts[pairs[2 * i]] = add(counts[pairs[2 * i]], pairs[2 * i + 1]);
+	for (const int64 *pair = pairs; pair < pairs + 2 * (Size) n; pair += 2)
+		counts[pair[0]] = add(counts[pair[0]], pair[1]);
 	PG_RETURN_POINTER(counts);
 }
 

@@ -21,6 +21,8 @@
  */
 #include "run_tracker.h"
 
+#include "access/table.h"
+#include "access/tableam.h"
 #include "common/hashfn.h"
 #include "common/int.h"
 #include "executor/executor.h"
@@ -31,6 +33,7 @@
 #include "utils/hsearch.h"
 #include "utils/jsonb.h"
 #include "utils/memutils.h"
+#include "utils/snapmgr.h"
 
 #include "notes.h"
 #include "runs.h"
@@ -49,8 +52,8 @@ typedef struct RunNames
 	pg_uuid_t run_id; /* key */
 	int kind_len;
 	int workflow_id_len;
-	char *kind;
-	char *workflow_id;
+	const char *kind;
+	const char *workflow_id;
 } RunNames;
 
 struct RtStats
@@ -394,6 +397,7 @@ add_ms(RtStats *stats, RtStat *stat, RtStatCounter counter, RtHistogram *histogr
 {
 	MemoryContext old = MemoryContextSwitchTo(stats->context);
 
+	ms = Min(ms, RT_MAX_MS);
 	rt_stat_count(stat, counter, sign * ms);
 	rt_histogram_add(histogram, rt_histogram_bucket(ms), sign);
 	MemoryContextSwitchTo(old);
@@ -481,35 +485,6 @@ count_run(RtStats *stats, TupleTableSlot *row, const RtTable *t, int sign)
 		count_finished_run(stats, row, t, rt_phase_names[phase], sign);
 }
 
-/* What an UPDATE of a run contributes: mostly nothing. */
-static void
-count_changed_run(RtStats *stats, const RtChanges *changes, const RtTable *t)
-{
-	TupleTableSlot *old = changes->old;
-	TupleTableSlot *new = changes->new;
-	AttrNumber phase = RT_ATT(t, runs, phase);
-	AttrNumber finished_at = RT_ATT(t, runs, finished_at);
-	RtPhase before = phase_of(old, phase);
-	RtPhase after = phase_of(new, phase);
-
-	if (rt_changes_differ(changes, RT_ATT(t, runs, kind)) ||
-		rt_changes_differ(changes, RT_ATT(t, runs, workflow_id)) ||
-		rt_changes_differ(changes, RT_ATT(t, runs, settings)))
-	{
-		count_run(stats, old, t, -1);
-		count_run(stats, new, t, 1);
-	}
-	else if (before != after || count_from(old, finished_at) != count_from(new, finished_at))
-	{
-		if (!RT_PHASE_IS_OPEN(before))
-			count_finished_run(stats, old, t, rt_phase_names[before], -1);
-		if (!RT_PHASE_IS_OPEN(after))
-			count_finished_run(stats, new, t, rt_phase_names[after], 1);
-	}
-	if (!RT_PHASE_IS_OPEN(before) && RT_PHASE_IS_OPEN(after))
-		count_finished_run(stats, old, t, RETRIED, 1);
-}
-
 /* Kind and workflow of the run of a task; looked up once. */
 static const RunNames *
 find_run(RtStats *stats, const pg_uuid_t *run_id)
@@ -548,14 +523,12 @@ find_run(RtStats *stats, const pg_uuid_t *run_id)
 
 /* A task has finished, with this outcome. */
 static void
-count_finished_task(RtStats *stats, TupleTableSlot *row, const RtTable *t, const char *phase,
-					int sign)
+count_finished_task(RtStats *stats, const RunNames *run, TupleTableSlot *row, const RtTable *t,
+					const char *phase, int sign)
 {
 	AttrNumber first_token = RT_ATT(t, tasks, time_to_first_token_ms);
 	AttrNumber model = RT_ATT(t, tasks, model);
 	bool isnull;
-	const RunNames *run =
-		find_run(stats, DatumGetUUIDP(slot_getattr(row, RT_ATT(t, tasks, run_id), &isnull)));
 	Datum cost;
 	RtStatKey key;
 	RtStat *stat;
@@ -591,6 +564,90 @@ count_finished_task(RtStats *stats, TupleTableSlot *row, const RtTable *t, const
 			   count_from(row, first_token), sign);
 }
 
+/* The run of a task, by what statistics call it. */
+static const RunNames *
+run_of(RtStats *stats, TupleTableSlot *task, const RtTable *t)
+{
+	bool isnull;
+
+	return find_run(stats, DatumGetUUIDP(slot_getattr(task, RT_ATT(t, tasks, run_id), &isnull)));
+}
+
+static void
+names_from(RunNames *names, TupleTableSlot *run, const RtTable *t)
+{
+	RtStatKey key;
+
+	name_from(&key, RT_STAT_KIND, run, RT_ATT(t, runs, kind));
+	name_from(&key, RT_STAT_WORKFLOW_ID, run, RT_ATT(t, runs, workflow_id));
+	names->kind = key.names[RT_STAT_KIND];
+	names->kind_len = key.lens[RT_STAT_KIND];
+	names->workflow_id = key.names[RT_STAT_WORKFLOW_ID];
+	names->workflow_id_len = key.lens[RT_STAT_WORKFLOW_ID];
+}
+
+/* A run gets another kind or workflow: what its tasks counted goes with it. */
+static void
+move_tasks(RtStats *stats, const RtChanges *changes, const RtTable *t)
+{
+	Relation rel = table_open(rt_table(RT_tasks)->relid, AccessShareLock);
+	const RtTable *tasks = rt_table(RT_tasks);
+	Snapshot snapshot = rt_latest_snapshot();
+	RunNames names[2];
+	RtProbe probe;
+	bool isnull;
+
+	names_from(&names[0], changes->old, t);
+	names_from(&names[1], changes->new, t);
+	rt_probe_begin(&probe, rel, slot_getattr(changes->new, RT_ATT(t, runs, run_id), &isnull),
+				   snapshot);
+	while (rt_probe_next(&probe, ForwardScanDirection))
+	{
+		RtPhase phase = phase_of(probe.slot, RT_ATT(tasks, tasks, phase));
+
+		CHECK_FOR_INTERRUPTS();
+		if (RT_PHASE_IS_OPEN(phase))
+			continue;
+		count_finished_task(stats, &names[0], probe.slot, tasks, rt_phase_names[phase], -1);
+		count_finished_task(stats, &names[1], probe.slot, tasks, rt_phase_names[phase], 1);
+	}
+	rt_probe_end(&probe);
+	UnregisterSnapshot(snapshot);
+	table_close(rel, NoLock);
+}
+
+/* What an UPDATE of a run contributes: mostly nothing. */
+static void
+count_changed_run(RtStats *stats, const RtChanges *changes, const RtTable *t)
+{
+	TupleTableSlot *old = changes->old;
+	TupleTableSlot *new = changes->new;
+	AttrNumber phase = RT_ATT(t, runs, phase);
+	AttrNumber finished_at = RT_ATT(t, runs, finished_at);
+	RtPhase before = phase_of(old, phase);
+	RtPhase after = phase_of(new, phase);
+
+	if (rt_changes_differ(changes, RT_ATT(t, runs, kind)) ||
+		rt_changes_differ(changes, RT_ATT(t, runs, workflow_id)) ||
+		rt_changes_differ(changes, RT_ATT(t, runs, settings)))
+	{
+		count_run(stats, old, t, -1);
+		count_run(stats, new, t, 1);
+		if (rt_changes_differ(changes, RT_ATT(t, runs, kind)) ||
+			rt_changes_differ(changes, RT_ATT(t, runs, workflow_id)))
+			move_tasks(stats, changes, t);
+	}
+	else if (before != after || count_from(old, finished_at) != count_from(new, finished_at))
+	{
+		if (!RT_PHASE_IS_OPEN(before))
+			count_finished_run(stats, old, t, rt_phase_names[before], -1);
+		if (!RT_PHASE_IS_OPEN(after))
+			count_finished_run(stats, new, t, rt_phase_names[after], 1);
+	}
+	if (!RT_PHASE_IS_OPEN(before) && RT_PHASE_IS_OPEN(after))
+		count_finished_run(stats, old, t, RETRIED, 1);
+}
+
 /* ----------------------------------------------------------------
  * Statements
  * ----------------------------------------------------------------
@@ -610,11 +667,13 @@ rt_stats_change_task(RtStats *stats, const RtChanges *changes, const RtTable *t)
 		return;
 	old = MemoryContextSwitchTo(stats->row_context);
 	if (!RT_PHASE_IS_OPEN(before))
-		count_finished_task(stats, changes->old, t, rt_phase_names[before], -1);
+		count_finished_task(stats, run_of(stats, changes->old, t), changes->old, t,
+							rt_phase_names[before], -1);
 	if (!RT_PHASE_IS_OPEN(after))
-		count_finished_task(stats, changes->new, t, rt_phase_names[after], 1);
+		count_finished_task(stats, run_of(stats, changes->new, t), changes->new, t,
+							rt_phase_names[after], 1);
 	else
-		count_finished_task(stats, changes->old, t, RETRIED, 1);
+		count_finished_task(stats, run_of(stats, changes->old, t), changes->old, t, RETRIED, 1);
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(stats->row_context);
 }
@@ -633,4 +692,39 @@ rt_stats_change_run(RtStats *stats, const RtChanges *changes, const RtTable *t)
 		count_created_run(stats, changes->old, t, -1);
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(stats->row_context);
+}
+
+/* Before TRUNCATE of runs: those that are open were never created. */
+void
+rt_stats_truncate_runs(void)
+{
+	Relation open_runs = table_open(rt_table(RT_open_runs)->relid, AccessShareLock);
+	Relation runs = table_open(rt_table(RT_runs)->relid, AccessShareLock);
+	Snapshot snapshot = rt_latest_snapshot();
+	RtStats *stats = rt_stats_begin();
+	TupleTableSlot *row = table_slot_create(open_runs, NULL);
+	TableScanDesc scan = table_beginscan(open_runs, snapshot, 0, NULL);
+
+	while (table_scan_getnextslot(scan, ForwardScanDirection, row))
+	{
+		bool isnull;
+		Datum run_id =
+			slot_getattr(row, RT_ATT(rt_table(RT_open_runs), open_runs, run_id), &isnull);
+		MemoryContext old = MemoryContextSwitchTo(stats->row_context);
+		RtProbe probe;
+
+		CHECK_FOR_INTERRUPTS();
+		rt_probe_begin(&probe, runs, run_id, snapshot);
+		if (rt_probe_next(&probe, ForwardScanDirection))
+			count_created_run(stats, probe.slot, rt_table(RT_runs), -1);
+		rt_probe_end(&probe);
+		MemoryContextSwitchTo(old);
+		MemoryContextReset(stats->row_context);
+	}
+	table_endscan(scan);
+	ExecDropSingleTupleTableSlot(row);
+	UnregisterSnapshot(snapshot);
+	table_close(runs, NoLock);
+	table_close(open_runs, NoLock);
+	rt_stats_end(stats);
 }

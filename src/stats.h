@@ -18,6 +18,9 @@
 /* 0 to 100 ms one by one, then 90 for each of ten decades */
 #define RT_NBUCKETS (101 + 90 * 10)
 
+/* longer durations are taken for this one, 31 years */
+#define RT_MAX_MS INT64CONST(1000000000000)
+
 typedef struct RtBucket
 {
 	int32 bucket;
@@ -100,11 +103,12 @@ extern void rt_stat_count(RtStat *stat, RtStatCounter counter, int64 amount);
 extern void rt_stat_cost(RtStats *stats, RtStat *stat, Datum cost, int sign);
 extern bool rt_stat_is_zero(const RtStat *stat);
 
+extern void rt_stats_truncate_runs(void);
 extern void rt_stats_change_run(RtStats *stats, const RtChanges *changes, const RtTable *t);
 extern void rt_stats_change_task(RtStats *stats, const RtChanges *changes, const RtTable *t);
 
 /* ---- stats_fold.c ---- */
 
-extern int64 rt_stats_fold(int64 max_deltas, bool wait);
+extern int64 rt_stats_fold(int64 max_deltas, TimestampTz until, bool wait, bool *more);
 
 #endif /* RT_STATS_H */

@@ -23,6 +23,7 @@
 #include "catalog/pg_type.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
+#include "tcop/utility.h"
 #include "storage/lock.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -40,7 +41,7 @@ PG_FUNCTION_INFO_V1(run_tracker_fold_statistics);
 #define RT_LOCK_FOLD  1
 
 /* deltas that are summed up before their sums are written */
-#define CHUNK 5000
+#define CHUNK 2000
 
 /* The columns that a row's key consists of, in the order of the primary key. */
 #define NKEYS 12
@@ -436,14 +437,14 @@ take_deltas(RtWriter *writer, TableScanDesc scan, TupleTableSlot *row, RtStats *
 }
 
 /*
- * Fold at most so many deltas; returns how many, or -1 if somebody else is at it and we are
- * not to wait.  In a READ COMMITTED transaction, whose end makes it visible.
+ * Fold at most so many deltas, and none after a moment; returns how many, or -1 if somebody
+ * else is at it and we are not to wait.  more says whether there may be more of them.  In a
+ * READ COMMITTED transaction, whose end makes it visible.
  */
 int64
-rt_stats_fold(int64 max_deltas, bool wait)
+rt_stats_fold(int64 max_deltas, TimestampTz until, bool wait, bool *more)
 {
 	int64 folded = 0;
-	bool more = true;
 	LOCKTAG tag;
 	RtWriter writer;
 	Snapshot snapshot;
@@ -458,7 +459,8 @@ rt_stats_fold(int64 max_deltas, bool wait)
 	snapshot = rt_latest_snapshot();
 	row = table_slot_create(writer.rel, NULL);
 	scan = table_beginscan(writer.rel, snapshot, 0, NULL);
-	while (more && folded < max_deltas)
+	*more = true;
+	while (*more && folded < max_deltas && GetCurrentTimestamp() < until)
 	{
 		RtStats *stats = rt_stats_begin();
 		int64 wanted = Min(CHUNK, max_deltas - folded);
@@ -468,7 +470,7 @@ rt_stats_fold(int64 max_deltas, bool wait)
 			put_totals(stats);
 		folded += n;
 		/* a scan that has ended would begin again */
-		more = n == wanted;
+		*more = n == wanted;
 		rt_stats_free(stats);
 	}
 	table_endscan(scan);
@@ -482,6 +484,10 @@ rt_stats_fold(int64 max_deltas, bool wait)
 Datum
 run_tracker_fold_statistics(PG_FUNCTION_ARGS)
 {
+	bool more;
+
+	PreventCommandIfReadOnly("fold_statistics()");
+	PreventCommandDuringRecovery("fold_statistics()");
 	if (PG_ARGISNULL(0) || PG_GETARG_INT32(0) < 1)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 						errmsg("argument \"max_deltas\" must be at least 1")));
@@ -491,5 +497,5 @@ run_tracker_fold_statistics(PG_FUNCTION_ARGS)
 	if (IsolationUsesXactSnapshot())
 		ereport(ERROR, (errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
 						errmsg("statistics can only be folded in a READ COMMITTED transaction")));
-	PG_RETURN_INT64(rt_stats_fold(PG_GETARG_INT32(0), true));
+	PG_RETURN_INT64(rt_stats_fold(PG_GETARG_INT32(0), DT_NOEND, true, &more));
 }

@@ -12,15 +12,18 @@
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "storage/lock.h"
+#include "tcop/utility.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/snapmgr.h"
 
 #include "calls.h"
 #include "identity.h"
+#include "stats.h"
 #include "totals.h"
 #include "writer.h"
 
+PG_FUNCTION_INFO_V1(run_tracker_before_truncate);
 PG_FUNCTION_INFO_V1(run_tracker_after_truncate);
 PG_FUNCTION_INFO_V1(run_tracker_rebuild_totals);
 
@@ -88,6 +91,18 @@ run_tracker_after_truncate(PG_FUNCTION_ARGS)
 	return PointerGetDatum(NULL);
 }
 
+/* BEFORE TRUNCATE FOR EACH STATEMENT on runs: statistics. */
+Datum
+run_tracker_before_truncate(PG_FUNCTION_ARGS)
+{
+	(void) rt_trigger_check(fcinfo, RT_runs, RT_BEFORE_STATEMENT, "before_truncate");
+	if (!TRIGGER_FIRED_BY_TRUNCATE(((TriggerData *) fcinfo->context)->tg_event))
+		ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+						errmsg("function \"before_truncate\" was not fired by TRUNCATE")));
+	rt_stats_truncate_runs();
+	return PointerGetDatum(NULL);
+}
+
 /* The counter of a name; -1 for total_cost. */
 static int
 counter_of(const char *name)
@@ -149,6 +164,8 @@ run_tracker_rebuild_totals(PG_FUNCTION_ARGS)
 	int64 fixed = 0;
 	int n = 0;
 
+	PreventCommandIfReadOnly("rebuild_totals()");
+	PreventCommandDuringRecovery("rebuild_totals()");
 	if (!rt_identity_is_service())
 		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 						errmsg("only services may rebuild totals")));

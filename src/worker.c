@@ -386,15 +386,26 @@ take_fold(TimestampTz now)
 	return due;
 }
 
-static void
-fold_step(void *folded, void *unused)
+/* What a transaction has folded. */
+typedef struct Folded
 {
-	*(int64 *) folded = rt_stats_fold(FOLD_BATCH, false);
+	int64 deltas; /* -1: somebody else is at it */
+	bool more;
+} Folded;
+
+/* Stops well before the time limit, which would undo it. */
+static void
+fold_step(void *arg, void *unused)
+{
+	Folded *folded = arg;
+	TimestampTz until = GetCurrentTimestamp() + rt_batch_timeout_ms * INT64CONST(500);
+
+	folded->deltas = rt_stats_fold(FOLD_BATCH, until, false, &folded->more);
 }
 
 /* Fold statistics as the owner of the tables; an error is returned, and has undone it. */
 static ErrorData *
-fold_as_owner(int64 *folded)
+fold_as_owner(Folded *folded)
 {
 	Relation rel = table_open(rt_table(RT_runs)->relid, AccessShareLock);
 	RtOwnerSwitch save;
@@ -409,7 +420,7 @@ fold_as_owner(int64 *folded)
 
 /* Publish what was folded, and when to go on: at once, if there is more. */
 static void
-publish_fold(int64 folded, bool busy, const char *error)
+publish_fold(const Folded *folded, bool busy, const char *error)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	bool log = false;
@@ -417,7 +428,8 @@ publish_fold(int64 folded, bool busy, const char *error)
 	if (!rt_shared_lock(entry, MyDatabaseId, LW_EXCLUSIVE))
 		return;
 	db->folding = false;
-	db->folded += Max(folded, 0);
+	if (error == NULL)
+		db->folded += Max(folded->deltas, 0);
 	if (error)
 	{
 		keep_error(error);
@@ -425,9 +437,9 @@ publish_fold(int64 folded, bool busy, const char *error)
 		db->fold_at = now + RT_RETRY_MAX_US;
 		log = may_log(true);
 	}
-	else if (busy || folded < 0)
+	else if (busy || folded->deltas < 0)
 		db->fold_at = Min(db->fold_at, now + BUSY_RETRY_MAX_US);
-	else if (folded >= FOLD_BATCH)
+	else if (folded->more)
 		db->fold_at = now;
 	rt_shared_unlock(entry);
 	if (log)
@@ -440,7 +452,7 @@ fold(void)
 {
 	bool busy = false;
 	bool installed;
-	int64 folded = 0;
+	Folded folded = {0};
 	char *message = NULL;
 
 	begin_transaction("folding statistics");
@@ -453,7 +465,7 @@ fold(void)
 			message = MemoryContextStrdup(TopMemoryContext, error->message);
 	}
 	end_transaction();
-	publish_fold(folded, busy, message);
+	publish_fold(&folded, busy, message);
 	if (message)
 		pfree(message);
 	return installed;

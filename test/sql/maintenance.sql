@@ -75,6 +75,24 @@ SELECT run_tracker.purge_runs();
 ROLLBACK;
 :left
 
+-- statistics outlive the runs, folded or not
+SELECT u.user_id, u.total, u.open, u.finished, u.successful, u.failed, u.task_count, u.total_tokens FROM run_tracker.user_stats('alice') u \gset before_
+SELECT run_tracker.fold_statistics() > 0 AS folded;
+SELECT pg_temp.add('folded', 50) \g /dev/null
+SELECT run_tracker.fold_statistics(1000000) AS deltas;
+SELECT pg_temp.add('not folded', 50) \g /dev/null
+SELECT count(*) AS deltas FROM run_tracker.stat_deltas;
+SELECT run_tracker.purge_runs(max_runs => 3);
+SELECT u.user_id, u.total - :before_total AS total, u.finished - :before_finished AS finished,
+       u.successful - :before_successful AS successful, u.failed - :before_failed AS failed,
+       u.task_count - :before_task_count AS task_count, u.total_tokens - :before_total_tokens AS total_tokens,
+       (SELECT count(*) FROM run_tracker.runs r WHERE r.user_id = u.user_id) AS runs
+FROM run_tracker.user_stats('alice') u;
+SELECT run_tracker.fold_statistics() > 0 AS folded;
+SELECT u.total - :before_total AS total, u.open - :before_open AS open, u.task_count - :before_task_count AS task_count FROM run_tracker.user_stats('alice') u;
+DELETE FROM run_tracker.runs;
+SELECT pg_temp.add('kept', 50) \g /dev/null
+
 -- bad arguments
 CALL pg_temp.try($$SELECT run_tracker.purge_runs(NULL)$$);
 CALL pg_temp.try($$SELECT run_tracker.purge_runs('-1 microsecond')$$);

@@ -74,7 +74,7 @@ for my $what ('without pg_cron', 'with a schema that is called like it')
 	(undef, undef, $err) = $node->psql('app', 'SELECT * FROM run_tracker.schedule_maintenance()', extra_params => [ '-v', 'VERBOSITY=verbose' ]);
 	like($err, qr/ERROR:  55000: /, "$what: schedule_maintenance() is refused");
 	like($err, qr/extension "pg_cron" is not installed in database "app"/, 'for the right reason');
-	like($err, qr/HINT:  .*cron\.database_name.*CREATE EXTENSION pg_cron.*run_tracker\.purge_runs\(\).*run_tracker\.expire_runs\(\)/, 'with what to do');
+	like($err, qr/HINT:  .*cron\.database_name.*CREATE EXTENSION pg_cron.*run_tracker\.purge_runs\(\).*run_tracker\.expire_runs\(\).*run_tracker\.fold_statistics\(\)/, 'with what to do');
 	is($node->safe_psql('app', 'SELECT run_tracker.unschedule_maintenance()'), '0', 'unschedule_maintenance() has nothing to do');
 	is(as_user($node, 'service', 'app', 'SELECT run_tracker.unschedule_maintenance(); SELECT run_tracker.schedule_maintenance();'), "0\nERROR:  55000\n", 'a service is told the same');
 	$node->safe_psql('app', q{CREATE SCHEMA IF NOT EXISTS cron; CREATE TABLE IF NOT EXISTS cron.job (jobid bigint, jobname text, database text, username text);
@@ -109,29 +109,29 @@ $node->safe_psql('app', 'GRANT USAGE ON SCHEMA cron TO service, other, client');
 
 my $jobs = q{SELECT jobname, schedule, command, username, database, active FROM cron.job ORDER BY 1, 4};
 is( $node->safe_psql('app', q{SET ROLE service; SELECT * FROM run_tracker.schedule_maintenance() ORDER BY 1}),
-	"run_tracker_expire|* * * * *|SELECT run_tracker.expire_runs(10000)\nrun_tracker_purge|*/10 * * * *|SELECT run_tracker.purge_runs('30 days')",
+	"run_tracker_expire|* * * * *|SELECT run_tracker.expire_runs(10000)\nrun_tracker_fold|* * * * *|SELECT run_tracker.fold_statistics()\nrun_tracker_purge|*/10 * * * *|SELECT run_tracker.purge_runs('30 days')",
 	'schedule_maintenance() returns the jobs');
-my $scheduled = "run_tracker_expire|* * * * *|SELECT run_tracker.expire_runs(10000)|service|app|t\nrun_tracker_purge|*/10 * * * *|SELECT run_tracker.purge_runs('30 days')|service|app|t";
+my $scheduled = "run_tracker_expire|* * * * *|SELECT run_tracker.expire_runs(10000)|service|app|t\nrun_tracker_fold|* * * * *|SELECT run_tracker.fold_statistics()|service|app|t\nrun_tracker_purge|*/10 * * * *|SELECT run_tracker.purge_runs('30 days')|service|app|t";
 is($node->safe_psql('app', $jobs), $scheduled, 'they are registered, for its caller');
-is(as_user($node, 'service', 'app', 'SELECT count(*) FROM run_tracker.schedule_maintenance();'), "2\n", 'a session that did not know of run_tracker.max_databases schedules both again');
+is(as_user($node, 'service', 'app', 'SELECT count(*) FROM run_tracker.schedule_maintenance();'), "3\n", 'a session that did not know of run_tracker.max_databases schedules all again');
 is($node->safe_psql('app', $jobs), $scheduled, 'which changes nothing');
 
 # Others have their own jobs.
 is(as_user($node, 'other', 'app', q{SELECT jobname FROM run_tracker.schedule_maintenance(older_than => '90 days', purge_schedule => '0 3 * * *', expire_schedule => '*/5 * * * *') ORDER BY 1;}),
-	"run_tracker_expire\nrun_tracker_purge\n", 'somebody else schedules, with other settings');
+	"run_tracker_expire\nrun_tracker_fold\nrun_tracker_purge\n", 'somebody else schedules, with other settings');
 is( $node->safe_psql('app', q{SELECT jobname, schedule, command FROM cron.job WHERE username = 'other' ORDER BY 1}),
-	"run_tracker_expire|*/5 * * * *|SELECT run_tracker.expire_runs(10000)\nrun_tracker_purge|0 3 * * *|SELECT run_tracker.purge_runs('90 days')",
+	"run_tracker_expire|*/5 * * * *|SELECT run_tracker.expire_runs(10000)\nrun_tracker_fold|*/5 * * * *|SELECT run_tracker.fold_statistics()\nrun_tracker_purge|0 3 * * *|SELECT run_tracker.purge_runs('90 days')",
 	'and gets these');
 $node->safe_psql('app', q{SELECT cron.schedule('mine', '0 0 1 1 *', 'SELECT 1'), cron.schedule('run_tracker_purge', '0 0 1 1 *', 'SELECT 2')});
-is($node->safe_psql('app', q{SELECT count(*) FROM cron.job WHERE username = 'service'}), '2', 'those of the first are there still');
-is(as_user($node, 'other', 'app', 'SELECT run_tracker.unschedule_maintenance(); SELECT run_tracker.unschedule_maintenance();'), "2\n0\n", 'unschedule_maintenance() removes two jobs, once');
+is($node->safe_psql('app', q{SELECT count(*) FROM cron.job WHERE username = 'service'}), '3', 'those of the first are there still');
+is(as_user($node, 'other', 'app', 'SELECT run_tracker.unschedule_maintenance(); SELECT run_tracker.unschedule_maintenance();'), "3\n0\n", 'unschedule_maintenance() removes three jobs, once');
 is( $node->safe_psql('app', $jobs),
 	"mine|0 0 1 1 *|SELECT 1|postgres|app|t\n" . $scheduled =~ s/^(?=run_tracker_purge)/run_tracker_purge|0 0 1 1 *|SELECT 2|postgres|app|t\n/mr,
 	'those of the caller');
 is(as_user($node, 'client', 'app', 'SELECT run_tracker.unschedule_maintenance();'), "ERROR:  42501\n", 'it is not for clients');
 is($node->safe_psql('app', 'SELECT run_tracker.unschedule_maintenance()'), '1', 'a superuser, who sees all jobs, removes his own');
 is($node->safe_psql('app', q{SELECT string_agg(jobname || ' of ' || username, ', ' ORDER BY jobname) FROM cron.job}),
-	'mine of postgres, run_tracker_expire of service, run_tracker_purge of service', 'and leaves all others');
+	'mine of postgres, run_tracker_expire of service, run_tracker_fold of service, run_tracker_purge of service', 'and leaves all others');
 $node->safe_psql('app', q{SELECT cron.unschedule('mine')});
 
 # What the jobs run, run as they do: by a service that is no superuser.
@@ -139,10 +139,15 @@ $node->safe_psql('app', q{INSERT INTO run_tracker.runs (user_id, status, created
 $run = $node->safe_psql('app', 'SELECT due()');
 for my $job (split /\n/, $node->safe_psql('app', q{SELECT command FROM cron.job WHERE username = 'service' ORDER BY jobname}))
 {
+	my $deltas = $node->safe_psql('app', 'SELECT count(*) FROM run_tracker.stat_deltas');
 	my $result = as_user($node, 'service', 'app', $job);
 
-	is($result, $job =~ /expire/ ? "1\n" : "31\n", "$job as the service");
+	is($result, $job =~ /expire/ ? "1\n" : $job =~ /fold/ ? "$deltas\n" : "31\n", "$job as the service");
+	cmp_ok($deltas, '>', 0, 'it folds something') if $job =~ /fold/;
 }
+my $stats = q{SELECT u.user_id, u.total, u.finished, u.successful, u.timed_out FROM run_tracker.user_stats() u ORDER BY 1};
+is($node->safe_psql('app', $stats), "|3|3|0|3\nu|60|60|60|0", 'statistics keep what was deleted');
+is($node->safe_psql('app', 'SELECT count(*) FROM run_tracker.stat_deltas'), '0', 'and are all folded');
 is($node->safe_psql('app', "SELECT status FROM run_tracker.runs WHERE run_id = '$run'"), 'timeout', 'the run that was due has ended');
 is($node->safe_psql('app', q{SELECT count(*) FROM run_tracker.runs WHERE user_id = 'u' AND finished_at < now() - interval '30 days'}), '0', 'and old ones are gone');
 
@@ -153,6 +158,9 @@ ok(eventually(sub { $node->safe_psql('app', "SELECT EXISTS (SELECT $by_cron AND 
 is($node->safe_psql('app', "SELECT status $by_cron ORDER BY runid LIMIT 1"), 'succeeded', 'which succeeds');
 is($node->safe_psql('app', "SELECT status FROM run_tracker.runs WHERE run_id = '$run'"), 'timeout', 'and ends the run that was due');
 is($node->safe_psql('app', "SELECT actor, reason ~ '^maximum duration' FROM run_tracker.transitions WHERE run_id = '$run' AND to_status = 'timeout'"), 'service|t', 'on behalf of the service');
+$by_cron =~ s/expire_runs\(10000\)/fold_statistics()/;
+ok(eventually(sub { $node->safe_psql('app', "SELECT EXISTS (SELECT $by_cron AND status IN ('succeeded', 'failed'))") eq 't' }, 150), 'it runs the other one');
+is($node->safe_psql('app', "SELECT status $by_cron ORDER BY runid LIMIT 1"), 'succeeded', 'which succeeds, too');
 invariants_hold($node, 'app', 'totals and open set are true');
 
 # ---- both preloaded ----
