@@ -29,14 +29,14 @@ BEGIN
     ELSIF unit = 'ms' THEN
         RETURN CASE
             WHEN value < 0 THEN '-' || run_tracker.html_number(-value, unit)
-            WHEN value < 999.5 THEN to_char(value, 'FM990') || '&#160;ms'
-            WHEN value < 59950 THEN to_char(value / 1000, 'FM90.0') || '&#160;s'
-            WHEN value < 3599500 THEN format('%s&#160;min %s&#160;s', div(round(value / 1000), 60), round(value / 1000) % 60)
-            WHEN value < 172770000 THEN format('%s&#160;h %s&#160;min', div(round(value / 60000), 60), round(value / 60000) % 60)
-            ELSE format('%s&#160;d %s&#160;h', to_char(div(round(value / 3600000), 24), 'FM999,999,999,999,999,990'),
+            WHEN value < 999.5 THEN to_char(value, 'FM990') || ' ms'
+            WHEN value < 59950 THEN to_char(value / 1000, 'FM90.0') || ' s'
+            WHEN value < 3599500 THEN format('%s min %s s', div(round(value / 1000), 60), round(value / 1000) % 60)
+            WHEN value < 172770000 THEN format('%s h %s min', div(round(value / 60000), 60), round(value / 60000) % 60)
+            ELSE format('%s d %s h', to_char(div(round(value / 3600000), 24), 'FM999,999,999,999,999,990'),
                         round(value / 3600000) % 24) END;
     ELSIF unit = 'tick' THEN
-        RETURN regexp_replace(run_tracker.html_number(value, 'ms'), '[.]0(?=&)| 0&#160;[a-z]+$', '');
+        RETURN regexp_replace(run_tracker.html_number(value, 'ms'), '[.]0(?= )| 0 [a-z]+$', '');
     ELSIF unit = 'cost' THEN
         RETURN CASE
             WHEN value >= 100 OR value <= 0 THEN to_char(value, 'FM999,999,999,999,999,999,990.00')
@@ -45,19 +45,19 @@ BEGIN
             WHEN value >= 0.00000000001 THEN trim_scale(round(value, 12))::text
             ELSE '&lt; 0.00000000001' END;
     ELSIF unit = 'percent' THEN
-        RETURN to_char(value, 'FM990.09') || '&#160;%';
+        RETURN to_char(value, 'FM990.09') || ' %';
     ELSIF unit = 'score' THEN
         RETURN to_char(value, 'FM999,999,999,999,999,999,990.000');
     ELSIF unit = 'bytes' THEN
         RETURN CASE
-            WHEN value < 1000 THEN to_char(value, 'FM990') || '&#160;B'
-            WHEN value < 999950 THEN to_char(value / 1000, 'FM990.0') || '&#160;kB'
-            WHEN value < 999950000 THEN to_char(value / 1000000, 'FM990.0') || '&#160;MB'
-            ELSE to_char(value / 1000000000, 'FM999,999,999,990.0') || '&#160;GB' END;
+            WHEN value < 1000 THEN to_char(value, 'FM990') || ' B'
+            WHEN value < 999950 THEN to_char(value / 1000, 'FM990.0') || ' kB'
+            WHEN value < 999950000 THEN to_char(value / 1000000, 'FM990.0') || ' MB'
+            ELSE to_char(value / 1000000000, 'FM999,999,999,990.0') || ' GB' END;
     ELSIF unit = 'short' AND value >= 100000000 THEN
         RETURN CASE
-            WHEN value < 999950000 THEN to_char(value / 1000000, 'FM990.0') || '&#160;million'
-            ELSE to_char(value / 1000000000, 'FM999,999,999,990.0') || '&#160;billion' END;
+            WHEN value < 999950000 THEN to_char(value / 1000000, 'FM990.0') || ' million'
+            ELSE to_char(value / 1000000000, 'FM999,999,999,990.0') || ' billion' END;
     END IF;
     RETURN to_char(value, 'FM999,999,999,999,999,999,990');
 END
@@ -68,15 +68,18 @@ COMMENT ON FUNCTION run_tracker.html_number(numeric, text) IS
 CREATE FUNCTION run_tracker.html_text(value text, max_length integer DEFAULT 20000) RETURNS text
 LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+    shown text := left(value, max_length);
+    -- in bytes, which are known without reading all of a long text
+    hidden bigint := octet_length(value) - octet_length(shown);
 BEGIN
-    RETURN run_tracker.html_escape(left(value, max_length))
-           || CASE WHEN length(value) > max_length
-                   THEN format('<span class="cut">&#8230; %s more characters</span>',
-                               run_tracker.html_number(length(value) - max_length)) ELSE '' END;
+    RETURN run_tracker.html_escape(shown)
+           || CASE WHEN hidden > 0 THEN format('<span class="cut">&#8230; %s more</span>', run_tracker.html_number(hidden, 'bytes'))
+                   ELSE '' END;
 END
 $$;
 COMMENT ON FUNCTION run_tracker.html_text(text, integer) IS
-'What reports use: a text, escaped; of a long one the beginning, and how much is left out.';
+'What reports use: a text, escaped; of a long one so many characters, and how much is left out.';
 
 CREATE FUNCTION run_tracker.html_time(moment timestamptz) RETURNS text
 LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp
@@ -198,16 +201,23 @@ CREATE FUNCTION run_tracker.html_json(label text, value jsonb, max_length intege
 RETURNS text
 LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+    shown text;
 BEGIN
     -- its size as it is stored: what is too long to be shown is not even read
     IF pg_column_size(value) > 50 * max_length::bigint THEN
         RETURN format('<p class="cut">%s: %s, too long for this page</p>', label,
                       run_tracker.html_number(pg_column_size(value), 'bytes'));
-    ELSIF value NOT IN ('null', '{}', '[]') THEN
-        RETURN run_tracker.html_details(label, CASE jsonb_typeof(value) WHEN 'string' THEN value #>> '{}'
-                                                    ELSE jsonb_pretty(value) END, max_length, opened);
     END IF;
-    RETURN NULL;
+    shown := CASE jsonb_typeof(value) WHEN 'string' THEN value #>> '{}' ELSE value::text END;
+    IF shown IN ('null', '{}', '[]') THEN
+        RETURN NULL;
+    -- the margins of what is nested deeply would be longer than all the rest
+    ELSIF length(shown) <= 10 * max_length AND length(shown) - length(translate(shown, '{[', '')) <= 1000
+          AND jsonb_typeof(value) <> 'string' THEN
+        shown := jsonb_pretty(value);
+    END IF;
+    RETURN run_tracker.html_details(label, shown, max_length, opened);
 END
 $$;
 COMMENT ON FUNCTION run_tracker.html_json(text, jsonb, integer, boolean) IS
@@ -257,7 +267,7 @@ AS $function$ SELECT $css$
 .p-retrieval { --c: var(--retrieval); --t: var(--retrieval); } .p-created { --c: var(--muted); --t: var(--muted); }
 * { box-sizing: border-box; }
 html { -webkit-text-size-adjust: 100%; text-size-adjust: 100%; }
-body { margin: 0; background: var(--page); color: var(--text); line-height: 1.5; font-size: 15px;
+body { margin: 0; background: var(--page); color: var(--text); line-height: 1.5; font-size: 0.9375rem;
   font-family: system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "DejaVu Sans", sans-serif; }
 main { max-width: 1120px; margin: 0 auto; padding: 28px 24px 40px; }
 h1 { font-size: 1.6rem; line-height: 1.25; margin: 0; font-weight: 650; letter-spacing: -0.01em; overflow-wrap: anywhere; }
@@ -275,7 +285,7 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: 0; }
 .eyebrow { color: var(--muted); font-size: 0.85rem; margin-bottom: 4px; overflow-wrap: anywhere; }
 .title { display: flex; flex-wrap: wrap; align-items: center; gap: 8px 14px; }
 .badge { display: inline-block; max-width: 100%; border-radius: 999px; padding: 1px 10px; font-size: 0.8rem; font-weight: 600;
-  line-height: 1.5; overflow-wrap: anywhere; color: var(--t); background: color-mix(in srgb, var(--c) var(--tint), transparent); }
+  line-height: 1.5; overflow-wrap: break-word; color: var(--t); background: color-mix(in srgb, var(--c) var(--tint), transparent); }
 .badge::before { content: ""; display: inline-block; width: 7px; height: 7px; border-radius: 50%; background: var(--c);
   margin-inline-end: 6px; vertical-align: 1px; }
 .facts { display: grid; grid-template-columns: repeat(auto-fill, minmax(210px, 1fr)); gap: 12px 24px; margin: 18px 0 0; }
@@ -296,11 +306,11 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: 0; }
   overflow-wrap: anywhere; }
 .tiles dd small { display: block; font-size: 0.8rem; font-weight: 400; color: var(--muted); line-height: 1.35; }
 table { width: 100%; border-collapse: collapse; }
-th { text-align: start; font-weight: 600; } thead th { color: var(--muted); font-size: 0.8rem; font-weight: 500; }
+th { text-align: start; font-weight: 600; } thead th { color: var(--muted); font-size: 0.8rem; font-weight: 500; white-space: nowrap; }
 th, td { padding: 8px 10px; vertical-align: top; border-bottom: 1px solid var(--line); overflow-wrap: anywhere; }
 tbody tr:last-child > td, tbody tr:last-child > th { border-bottom: 0; }
 th:first-child, td:first-child { padding-inline-start: 0; } th:last-child, td:last-child { padding-inline-end: 0; }
-tbody th small, td small { display: block; font-weight: 400; color: var(--muted); }
+td time, td .mono, th .mono { white-space: nowrap; } tbody th small, td small { display: block; font-weight: 400; color: var(--muted); }
 .num { text-align: end; font-variant-numeric: tabular-nums; white-space: nowrap; }
 tr.with > td, tr.with > th { border-bottom: 0; padding-bottom: 2px; } tr.more > td { padding-top: 0; }
 .error { color: var(--t); white-space: pre-wrap; font-size: 0.88rem; margin: 2px 0; }
@@ -311,7 +321,7 @@ details pre { background: var(--soft); border: 1px solid var(--line); border-rad
   max-height: 480px; overflow: auto; }
 svg { display: block; } svg text { font-size: 11px; fill: var(--muted); font-family: inherit; font-variant-numeric: tabular-nums; }
 .flow { table-layout: fixed; } .flow th, .flow td { padding-top: 4px; padding-bottom: 4px; border-bottom: 0; vertical-align: middle; }
-.flow th:first-child { width: 34%; } .flow .num { width: 100px; font-size: 0.85rem; color: var(--muted); } .flow thead .num { font-size: 0.8rem; }
+.flow th:first-child { width: 34%; } .flow .num { width: 112px; white-space: normal; overflow-wrap: normal; font-size: 0.85rem; color: var(--muted); } .flow thead .num { font-size: 0.8rem; }
 .flow tbody th { font-weight: 400; font-size: 0.9rem; line-height: 1.35; }
 .flow tbody tr.state th { font-weight: 600; } .flow tbody tr.retrieval th { color: var(--retrieval); }
 .flow tbody + tbody td, .flow tbody + tbody th { border: 0; }
@@ -348,12 +358,12 @@ svg { display: block; } svg text { font-size: 11px; fill: var(--muted); font-fam
 .message { white-space: pre-wrap; } .log th:first-child { width: 120px; } .log th:nth-child(2) { width: 110px; }
 .pair { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 18px; } .pair .card { min-width: 0; }
 .chart { position: relative; }
-.chart > svg { width: 100%; height: 240px; padding: 10px 2px 26px 52px; overflow: visible; } .chart svg svg { overflow: visible; }
+.chart > svg { width: 100%; height: 240px; padding: 10px 2px 26px 62px; overflow: visible; } .chart svg svg { overflow: visible; }
 .chart .grid { stroke: var(--line); } .chart .area { fill: var(--c); }
 .chart .curve { fill: none; stroke: var(--c); stroke-width: 2; vector-effect: non-scaling-stroke; stroke-linejoin: round; }
 .chart .spot { fill: var(--c); stroke: var(--card); } .chart .hit { fill: transparent; }
 .chart .hit:hover { fill: var(--text); fill-opacity: 0.07; }
-.chart .none { position: absolute; inset: 10px 2px 26px 52px; display: flex; align-items: center; justify-content: center; }
+.chart .none { position: absolute; inset: 10px 2px 26px 62px; display: flex; align-items: center; justify-content: center; }
 .stack td .meter { margin-top: 5px; width: 100%; min-width: 60px; }
 footer { color: var(--muted); font-size: 0.8rem; text-align: center; margin-top: 26px; }
 @media (max-width: 900px) { .seven { grid-template-columns: repeat(4, minmax(0, 1fr)); } .six { grid-template-columns: repeat(3, minmax(0, 1fr)); } .pair { grid-template-columns: minmax(0, 1fr); gap: 0; } }
@@ -367,16 +377,16 @@ footer { color: var(--muted); font-size: 0.8rem; text-align: center; margin-top:
   .flow tbody .bars { background: none; } .flow tbody tr { background: var(--grid); }
   .flow tbody + tbody tr:first-child > * { border: 0; } .flow tbody + tbody tr:first-child { border-top: 1px solid var(--line); } .flow thead tr > :first-child, .flow thead .num { display: none; }
   .stack thead { position: absolute; clip-path: inset(50%); width: 1px; height: 1px; overflow: hidden; }
-  .stack tr { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 4px 12px; padding: 10px 0;
+  td time { white-space: normal; } .stack tr { display: grid; grid-template-columns: repeat(3, minmax(0, 1fr)); gap: 4px 12px; padding: 10px 0;
     border-bottom: 1px solid var(--line); } .stack tr:last-child { border-bottom: 0; }
   .stack tr.with { border-bottom: 0; padding-bottom: 2px; } .stack tr.more { padding-top: 0; }
   .stack th, .stack td, .stack tr.with > td, .stack tr.with > th { border: 0; padding: 0; text-align: start; white-space: normal; }
   .stack tbody th, .stack tr.more td, .stack .wide { grid-column: 1 / -1; }
   .stack td.nil { display: none; } .stack td[data-label]::before { content: attr(data-label); display: block; color: var(--muted); font-size: 0.75rem; }
   .talk li { max-width: 94%; } .found li { grid-template-columns: 2ch minmax(0, 1fr); } .found .score { grid-column: 2; }
-  .chart > svg { height: 200px; } .chart > svg, .chart .none { padding-left: 46px; } .chart .none { padding: 0; } }
+  .chart > svg { height: 200px; } .seven div:last-child { grid-column: 1 / -1; } }
 @media print {
-  :root { --page: #ffffff; } body { font-size: 12px; } main { max-width: none; padding: 0; }
+  :root { --page: #ffffff; font-size: 13px; } main { max-width: none; padding: 0; }
   .card, .tiles div { border-color: #cccccc; } .card { padding: 12px 14px; }
   tr, .talk li, .found li, .tiles div, .chart { break-inside: avoid; } h2, h3 { break-after: avoid; }
   details pre { max-height: none; } details::details-content { content-visibility: visible; display: block; }
@@ -406,7 +416,7 @@ AS $function$
 </main>
 </body>
 </html>
-$page$, run_tracker.html_text(title, 200), run_tracker.html_style(), body, run_tracker.tracker_version(),
+$page$, run_tracker.html_escape(left(title, 200)), run_tracker.html_style(), body, run_tracker.tracker_version(),
         run_tracker.html_time(clock_timestamp()))
 $function$;
 COMMENT ON FUNCTION run_tracker.html_page(text, text) IS
@@ -462,7 +472,7 @@ BEGIN
         END IF;
         words := CASE WHEN step.kind = 'state' AND step.duration_ms = 0 AND NOT step.open
                       THEN 'at ' || run_tracker.html_number(step.start_ms, 'ms')
-                      ELSE run_tracker.html_number(step.duration_ms, 'ms') || CASE WHEN step.open THEN ' so far' ELSE '' END END;
+                      ELSE run_tracker.html_number(step.duration_ms, 'ms') || CASE WHEN step.open THEN ' &#8230;' ELSE '' END END;
         -- what is shorter than a hair still has a width
         first := round(100.0 * LEAST(span, GREATEST(0, step.start_ms - step.axis_start_ms)) / span, 3);
         last := GREATEST(first + 0.05, round(100.0 * (step.end_ms - step.axis_start_ms) / span, 3));
@@ -511,7 +521,8 @@ BEGIN
         SELECT m.*, t.total_tokens, t.cost, t.duration_ms, t.model
         FROM (SELECT n.seq, n.role, n.name, n.content, n.parts, n.metadata, n.created_at, n.task_id
               FROM run_tracker.messages n WHERE n.run_id = of_run ORDER BY n.seq DESC LIMIT max_rows) m
-             LEFT JOIN run_tracker.tasks t ON t.run_id = of_run AND t.task_id = m.task_id AND m.role = 'assistant'
+             LEFT JOIN LATERAL (SELECT a.total_tokens, a.cost, a.duration_ms, a.model FROM run_tracker.tasks a
+                                WHERE a.run_id = of_run AND a.task_id = m.task_id AND m.role = 'assistant' OFFSET 0) t ON true
         ORDER BY m.seq
     LOOP
         piece := format('<li class="%s"><div class="who"><strong>%s</strong>%s%s</div>',
@@ -526,7 +537,8 @@ BEGIN
             piece := piece || run_tracker.html_json('Parts', message.parts, longest);
         ELSIF message.parts IS NOT NULL THEN
             FOR part IN
-                SELECT p.value, p.value ->> 'type' AS type, COALESCE(p.value ->> 'text', p.value ->> 'content') AS said
+                SELECT p.value, p.value ->> 'type' AS type, COALESCE(p.value ->> 'text', p.value ->> 'content',
+                           CASE jsonb_typeof(p.value) WHEN 'string' THEN p.value #>> '{}' END) AS said
                 FROM jsonb_array_elements(CASE jsonb_typeof(message.parts) WHEN 'array' THEN message.parts
                                                ELSE jsonb_build_array(message.parts) END) p LIMIT 50
             LOOP
@@ -567,10 +579,11 @@ DECLARE
     longest integer := 20000;
 BEGIN
     FOR task IN
-        SELECT s.level, s.label, t.*
-        FROM (SELECT l.id, l.level, l.label, row_number() OVER () AS n
+        SELECT s.level, s.label, s.open, s.elapsed_ms, t.*
+        FROM (SELECT l.id, l.level, l.label, l.open, l.duration_ms AS elapsed_ms, row_number() OVER () AS n
               FROM run_tracker.run_timeline(of_run, NULL, max_rows) l WHERE l.kind = 'task') s
-             JOIN run_tracker.tasks t ON t.run_id = of_run AND t.task_id = s.id
+             -- one look-up each, whatever the planner thinks of the size of the table
+             CROSS JOIN LATERAL (SELECT * FROM run_tracker.tasks a WHERE a.run_id = of_run AND a.task_id = s.id OFFSET 0) t
         ORDER BY s.n
     LOOP
         indent := ' style="padding-inline-start: ' || NULLIF(LEAST(task.level, 8), 0) * 16 || 'px"';
@@ -589,7 +602,7 @@ BEGIN
                 run_tracker.html_line(task.service, task.operation, task.provider, COALESCE(task.model, task.response_model)),
                 run_tracker.html_badge(task.status, task.phase),
                 run_tracker.html_line(CASE WHEN task.attempt > 1 THEN 'attempt ' || task.attempt END, task.finish_reason)),
-            run_tracker.html_cell('Duration', task.duration_ms, 'ms'),
+            run_tracker.html_cell('Duration', COALESCE(task.duration_ms, task.elapsed_ms), 'ms', CASE WHEN task.open THEN 'so far' END),
             run_tracker.html_cell('First token', task.time_to_first_token_ms, 'ms'),
             run_tracker.html_cell('Input', task.input_tokens, note => CASE WHEN task.cache_read_input_tokens > 0
                 THEN run_tracker.html_number(task.cache_read_input_tokens) || ' cached' END),
@@ -633,7 +646,7 @@ BEGIN
             FOR hit IN
                 -- clients write what they like: whatever may be a title and a score
                 SELECT r.n, o.title, o.snippet, s.score,
-                       CASE WHEN s.score ~ '^-?[0-9]{1,30}(\.[0-9]{1,60})?$' THEN s.score::numeric END AS number
+                       CASE WHEN s.type = 'number' OR s.score ~ '^-?[0-9]{1,30}([.][0-9]{1,60})?$' THEN s.score::numeric END AS number
                 FROM jsonb_array_elements(CASE jsonb_typeof(retrieval.results) WHEN 'array' THEN retrieval.results
                                                ELSE jsonb_build_array(retrieval.results) END) WITH ORDINALITY r (value, n),
                      LATERAL (SELECT COALESCE(NULLIF(r.value ->> 'title', ''), NULLIF(r.value ->> 'name', ''),
@@ -643,7 +656,9 @@ BEGIN
                                               NULLIF(r.value ->> 'url', ''), r.value #>> '{}', 'null') AS title,
                                      COALESCE(r.value ->> 'snippet', r.value ->> 'content', r.value ->> 'text',
                                               r.value ->> 'chunk') AS snippet) o,
-                     LATERAL (SELECT COALESCE(r.value ->> 'score', r.value ->> 'similarity') AS score) s
+                     LATERAL (SELECT COALESCE(r.value ->> 'score', r.value ->> 'similarity') AS score,
+                                     jsonb_typeof(CASE WHEN r.value ->> 'score' IS NULL THEN r.value -> 'similarity'
+                                                       ELSE r.value -> 'score' END) AS type) s
                 ORDER BY r.n LIMIT max_hits
             LOOP
                 hits := hits || format(E'<li><span>%s</span><span class="what" dir="auto">%s%s</span>%s</li>\n', hit.n,
@@ -764,13 +779,13 @@ DECLARE
     title text;
 BEGIN
     PERFORM run_tracker.require_tables();
-    SELECT r.*, s.elapsed_ms, s.task_count, s.failed_task_count, s.open_task_count, s.input_tokens, s.output_tokens, s.total_tokens, s.total_cost,
-           s.message_count, s.retrieval_count, s.artifact_count, s.error_count
+    SELECT s.elapsed_ms, s.task_count, s.failed_task_count, s.open_task_count, s.input_tokens, s.output_tokens, s.total_tokens,
+           s.total_cost, s.message_count, s.retrieval_count, s.artifact_count, s.error_count, r.*
     INTO run
     FROM run_tracker.runs r JOIN run_tracker.run_summary s USING (run_id) WHERE r.run_id = $1;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'run not found'
-            USING ERRCODE = 'no_data_found', DETAIL = format('There is no run %s that you may see.', $1);
+            USING ERRCODE = 'no_data_found', DETAIL = format('There is no run %s that you may see.', COALESCE($1::text, 'null'));
     END IF;
     title := COALESCE(NULLIF(btrim(left(run.name, 1000)), ''), NULLIF(btrim(left(run.kind, 1000)), ''),
                       'Run ' || left(run.run_id::text, 8));
@@ -855,7 +870,7 @@ BEGIN
     FROM (SELECT sum(numbers[s][i]) FILTER (WHERE NOT curves[s]) AS stacked, max(numbers[s][i]) FILTER (WHERE curves[s]) AS highest
           FROM generate_series(1, n) i, generate_series(1, cardinality(names)) s GROUP BY i) p;
     tick := run_tracker.html_tick(COALESCE(NULLIF(highest, 0), CASE unit WHEN 'ms' THEN 1000 ELSE 5 END), unit);
-    top := tick * GREATEST(1, ceil(COALESCE(highest, 5 * tick) / tick));
+    top := tick * ceil(COALESCE(NULLIF(highest, 0), 5 * tick) / tick);
     SELECT concat(
         (SELECT string_agg(format('<line class="grid" x1="0" x2="100%%" y1="%1$s%%" y2="%1$s%%" /><text x="-8" y="%1$s%%" dy="4" '
                                   'text-anchor="end">%2$s</text>', round(100 - 100 * k * tick / top, 2),
@@ -879,7 +894,7 @@ BEGIN
                       string_agg(format('%s,%s', c.i - 0.5, round(100 - 100 * c.number / top, 3)), ' ' ORDER BY c.i) AS points
                FROM (SELECT i, s, numbers[s][i] AS number, row_number() OVER (PARTITION BY s ORDER BY i) AS rank
                      FROM generate_series(1, n) i, generate_series(1, cardinality(names)) s
-                     WHERE curves[s] AND numbers[s][i] IS NOT NULL) c
+                     WHERE curves[s] AND numbers[s][i] IS NOT NULL AND highest > 0) c
                GROUP BY c.s, c.i - c.rank HAVING count(*) > 1) l),
         (SELECT string_agg(format('<circle class="spot %s" cx="%s%%" cy="%s%%" r="3" />', classes[s], round(100 * (i - 0.5) / n, 3),
                                   round(100 - 100 * numbers[s][i] / top, 3)), '' ORDER BY s, i)
@@ -1018,7 +1033,7 @@ BEGIN
         run_tracker.html_fact('Created', run_tracker.html_number(total.created)),
         run_tracker.html_fact('Success', run_tracker.html_number(total.success_rate, 'percent'), 'of finished runs'),
         run_tracker.html_fact('Median duration', run_tracker.html_number(duration.p50_ms, 'ms'),
-                              '95&#160;%: ' || run_tracker.html_number(duration.p95_ms, 'ms')),
+                              '95 %: ' || run_tracker.html_number(duration.p95_ms, 'ms')),
         run_tracker.html_fact('Tasks', run_tracker.html_number(total.tasks), run_tracker.html_number(total.failed_tasks) || ' failed'),
         run_tracker.html_fact('Tokens', run_tracker.html_number(total.tokens, 'short'),
                               format('%s in, %s out', run_tracker.html_number(total.input_tokens, 'short'), run_tracker.html_number(total.output_tokens, 'short'))),
@@ -1033,7 +1048,7 @@ BEGIN
             'of runs that succeeded'),
         '</div><div class="pair">',
         run_tracker.html_section('Slowest kinds', COALESCE('<table class="stack"><thead><tr><th scope="col">Kind</th>'
-            '<th scope="col" class="num">Succeeded</th><th scope="col" class="num">Median</th><th scope="col" class="num">95&#160;%</th>'
+            '<th scope="col" class="num">Succeeded</th><th scope="col" class="num">Median</th><th scope="col" class="num">95 %</th>'
             '<th scope="col"><span class="sr">95 % in comparison</span></th></tr></thead><tbody>' || total.slow || '</tbody></table>',
             '<p class="none">No run succeeded.</p>')),
         run_tracker.html_section('Failing kinds', COALESCE('<table class="stack"><thead><tr><th scope="col">Kind</th>'
@@ -1043,7 +1058,7 @@ BEGIN
         '</div>',
         run_tracker.html_section('Models', COALESCE('<table class="stack"><thead><tr><th scope="col">Model</th>'
             '<th scope="col" class="num">Calls</th><th scope="col" class="num">Failed</th><th scope="col" class="num">Input</th>'
-            '<th scope="col" class="num">Output</th><th scope="col" class="num">First token</th><th scope="col" class="num">95&#160;%</th>'
+            '<th scope="col" class="num">Output</th><th scope="col" class="num">First token</th><th scope="col" class="num">95 %</th>'
             '<th scope="col" class="num">Cost</th><th scope="col"><span class="sr">Cost in comparison</span></th></tr></thead><tbody>'
             || models || '</tbody></table>', '<p class="none">No task finished.</p>'), 'by cost'),
         run_tracker.html_section('Newest failures', COALESCE('<table class="stack"><thead><tr><th scope="col">Run</th>'
