@@ -17,8 +17,6 @@ DECLARE
                              ELSE '[\s\x01-\x1f\x7f]+' END;
     ellipsis text := CASE WHEN unicode THEN chr(8230) ELSE '...' END;
     -- what forms trees: tasks, and retrievals below the tasks that asked for them; numbered by their start
-    ids uuid[];
-    retrievals boolean[];
     parents integer[];
     first_children integer[];
     siblings integer[];
@@ -26,6 +24,7 @@ DECLARE
     places integer[];
     depths integer[];
     n integer;
+    root integer;
     node integer;
     next_node integer;
     depth integer;
@@ -40,32 +39,30 @@ BEGIN
     FROM run_tracker.runs r WHERE r.run_id = of_run;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'run not found'
-            USING ERRCODE = 'no_data_found', DETAIL = format('There is no run %s that you may see.', of_run);
+            USING ERRCODE = 'no_data_found', DETAIL = format('There is no run %s that you may see.', COALESCE(of_run::text, 'null'));
     END IF;
     -- services may insert infinite times
     origin := CASE WHEN isfinite(run.created_at) THEN run.created_at
                    WHEN isfinite(run.started_at) THEN run.started_at ELSE moment END;
     moment := GREATEST(moment, origin);
 
-    WITH task AS (
-        SELECT t.task_id AS id, t.parent_task_id AS parent, COALESCE(t.started_at, t.created_at) AS start_at
-        FROM run_tracker.tasks t WHERE t.run_id = of_run
-        ORDER BY start_at, t.task_id LIMIT max_rows
-    ), retrieval AS (
-        SELECT e.retrieval_id AS id, e.task_id AS parent,
-               e.created_at - LEAST(e.duration_ms, 86400000) * interval '1 millisecond' AS start_at
-        FROM run_tracker.retrievals e WHERE e.run_id = of_run
-        ORDER BY e.created_at, e.retrieval_id LIMIT max_rows
-    ), nodes AS (
-        SELECT a.*, row_number() OVER (ORDER BY a.last, a.start_at, a.retrieval, a.id)::integer AS n
-        FROM (SELECT t.*, false AS retrieval, false AS last FROM task t
-              UNION ALL
-              SELECT e.*, true, NOT EXISTS (SELECT FROM task t WHERE t.id = e.parent) FROM retrieval e) a
-    )
-    SELECT count(*), array_agg(a.id ORDER BY a.n), array_agg(a.retrieval ORDER BY a.n),
-           array_agg(COALESCE(NULLIF(p.n, a.n), 0) ORDER BY a.n)
-    INTO n, ids, retrievals, parents
-    FROM nodes a LEFT JOIN nodes p ON p.id = a.parent AND NOT p.retrieval;
+    -- Parents are looked up by sorting: how fast a join is would depend on what the planner knows of tables that grow quickly.
+    SELECT count(*), array_agg(COALESCE(NULLIF(k.parent, k.n), 0) ORDER BY k.n) INTO n, parents
+    FROM (SELECT u.n, u.child, max(u.n) FILTER (WHERE NOT u.child) OVER (PARTITION BY u.id) AS parent
+          FROM (SELECT v.child, CASE WHEN v.child THEN o.parent ELSE o.id END AS id, o.n, o.retrieval
+                FROM (SELECT a.*, row_number() OVER (ORDER BY a.sort_at, a.retrieval, a.id)::integer AS n
+                      FROM ((SELECT t.task_id AS id, t.parent_task_id AS parent, false AS retrieval,
+                                    COALESCE(t.started_at, t.created_at) AS sort_at
+                             FROM run_tracker.tasks t WHERE t.run_id = of_run
+                             ORDER BY sort_at, t.task_id LIMIT max_rows)
+                            UNION ALL
+                            (SELECT e.retrieval_id, e.task_id, true,
+                                    e.created_at - LEAST(COALESCE(e.duration_ms, 0), 86400000) * interval '1 millisecond' AS sort_at
+                             FROM run_tracker.retrievals e WHERE e.run_id = of_run
+                             ORDER BY sort_at, e.retrieval_id LIMIT max_rows)) a) o,
+                     (VALUES (true), (false)) v (child)
+                WHERE v.child OR NOT o.retrieval) u) k
+    WHERE k.child;
 
     first_children := array_fill(0, ARRAY[n]);
     siblings := first_children;
@@ -78,15 +75,29 @@ BEGIN
             first_children[parents[i]] := i;
         END IF;
     END LOOP;
-    -- Parents are not checked.  What no root leads to is in a circle, or below one: its earliest task becomes a root.
+    -- Parents are not checked.  What no root leads to is on a circle, or below one: the earliest task of
+    -- the circle becomes a root.  (depths serves to mark the way there.)
     FOR pass IN 1 .. 2 LOOP
         FOR i IN 1 .. n LOOP
             CONTINUE WHEN roots[i] > 0 OR pass = 1 AND parents[i] > 0;
-            node := i;
+            root := i;
+            IF pass = 2 THEN
+                WHILE depths[root] = 0 LOOP
+                    depths[root] := 1;
+                    root := parents[root];
+                END LOOP;
+                node := parents[root];
+                next_node := root;
+                WHILE node <> next_node LOOP
+                    root := LEAST(root, node);
+                    node := parents[node];
+                END LOOP;
+            END IF;
+            node := root;
             depth := 0;
             LOOP
                 placed := placed + 1;
-                roots[node] := i;
+                roots[node] := root;
                 places[node] := placed;
                 depths[node] := depth;
                 next_node := first_children[node];
@@ -95,7 +106,7 @@ BEGIN
                     WHILE next_node > 0 AND roots[next_node] > 0 LOOP
                         next_node := siblings[next_node];
                     END LOOP;
-                    EXIT WHEN next_node > 0 OR node = i;
+                    EXIT WHEN next_node > 0 OR node = root;
                     next_node := siblings[node];
                     node := parents[node];
                     depth := depth - 1;
@@ -130,8 +141,28 @@ BEGIN
         WHERE NOT EXISTS (SELECT FROM history)
     ), state AS (
         SELECT e.*, lead(e.start_at) OVER (ORDER BY e.seq) AS end_at FROM entered e
+    ), node AS (
+        -- the same, in the same order
+        SELECT a.*, row_number() OVER (ORDER BY a.sort_at, a.kind = 'retrieval', a.id)::integer AS n
+        FROM ((SELECT 'task' AS kind, t.task_id AS id,
+                      COALESCE(NULLIF(btrim(left(t.name, 500)), ''),
+                               NULLIF(btrim(concat_ws(' ', left(t.operation, 500), left(t.model, 500))), ''),
+                               left(t.service, 500)) AS label,
+                      t.status, t.phase, COALESCE(t.started_at, t.created_at) AS sort_at,
+                      COALESCE(t.started_at, t.created_at) AS start_at, COALESCE(t.finished_at, moment) AS end_at,
+                      NULL::bigint AS duration_ms, t.finished_at IS NULL AS open
+               FROM run_tracker.tasks t WHERE t.run_id = of_run
+               ORDER BY sort_at, t.task_id LIMIT max_rows)
+              UNION ALL
+              (SELECT 'retrieval', e.retrieval_id,
+                      concat_ws(': ', left(e.retrieval_type, 500), NULLIF(btrim(left(e.query, 500)), '')),
+                      e.results_count || CASE e.results_count WHEN 1 THEN ' result' ELSE ' results' END, NULL,
+                      e.created_at - LEAST(COALESCE(e.duration_ms, 0), 86400000) * interval '1 millisecond' AS sort_at,
+                      e.created_at, e.created_at, e.duration_ms, false
+               FROM run_tracker.retrievals e WHERE e.run_id = of_run
+               ORDER BY sort_at, e.retrieval_id LIMIT max_rows)) a
     ), step AS (
-        SELECT 0 AS root, s.seq AS place, 'state' AS kind, NULL::uuid AS id, 0 AS level,
+        SELECT 0 AS part, 0 AS root, s.seq AS place, 'state' AS kind, NULL::uuid AS id, 0 AS level,
                s.status || CASE WHEN s.attempt > 1 THEN format(' (attempt %s)', s.attempt) ELSE '' END AS label, s.status,
                CASE WHEN s.end_at IS NULL THEN run.phase ELSE w.phase END AS phase, s.start_at,
                -- a run has no time in the status that it finished with
@@ -140,32 +171,19 @@ BEGIN
                NULL::bigint AS duration_ms, s.end_at IS NULL AND run.finished_at IS NULL AS open
         FROM state s LEFT JOIN words w ON w.status = s.status
         UNION ALL
-        SELECT roots[o.n], places[o.n], 'task', t.task_id, depths[o.n],
-               COALESCE(NULLIF(btrim(left(t.name, 500)), ''),
-                        NULLIF(btrim(concat_ws(' ', left(t.operation, 500), left(t.model, 500))), ''),
-                        NULLIF(btrim(left(t.service, 500)), ''), ''),
-               t.status, t.phase, COALESCE(t.started_at, t.created_at), COALESCE(t.finished_at, moment), NULL,
-               t.finished_at IS NULL
-        FROM unnest(ids, retrievals) WITH ORDINALITY AS o (id, retrieval, n)
-             JOIN run_tracker.tasks t ON t.run_id = of_run AND t.task_id = o.id
-        WHERE NOT o.retrieval
-        UNION ALL
-        SELECT roots[o.n], places[o.n], 'retrieval', e.retrieval_id, depths[o.n],
-               concat_ws(': ', left(e.retrieval_type, 500), NULLIF(btrim(left(e.query, 500)), '')),
-               e.results_count || CASE e.results_count WHEN 1 THEN ' result' ELSE ' results' END, NULL,
-               e.created_at, e.created_at, LEAST(e.duration_ms, 4000000000000000000), false
-        FROM unnest(ids, retrievals) WITH ORDINALITY AS o (id, retrieval, n)
-             JOIN run_tracker.retrievals e ON e.run_id = of_run AND e.retrieval_id = o.id
-        WHERE o.retrieval
+        -- retrievals of no task come last
+        SELECT CASE WHEN o.kind = 'retrieval' AND depths[o.n] = 0 THEN 2 ELSE 1 END, roots[o.n], places[o.n], o.kind, o.id,
+               depths[o.n], o.label, o.status, o.phase, o.start_at, o.end_at, o.duration_ms, o.open
+        FROM node o
     ), measured AS (
-        SELECT s.*, m.end_ms, m.end_ms - COALESCE(s.duration_ms, m.length_ms) AS start_ms,
+        SELECT s.*, m.end_ms, m.end_ms - LEAST(COALESCE(s.duration_ms, m.length_ms), 4000000000000000000) AS start_ms,
                CASE WHEN s.kind = 'retrieval' THEN s.duration_ms ELSE m.length_ms END AS length_ms
         FROM step s,
              LATERAL (SELECT CASE WHEN isfinite(s.start_at) THEN s.start_at ELSE origin END AS start_at,
                              CASE WHEN isfinite(s.end_at) THEN s.end_at END AS end_at) f,
              LATERAL (SELECT floor(1000 * extract(epoch FROM f.start_at - origin))::bigint AS start_ms) l,
              -- of tasks as in duration_ms; states follow each other without a gap
-             LATERAL (SELECT COALESCE(GREATEST(0, CASE WHEN s.kind = 'state'
+             LATERAL (SELECT COALESCE(GREATEST(0, CASE WHEN s.kind = 'state' OR s.open
                                  THEN floor(1000 * extract(epoch FROM f.end_at - origin)) - l.start_ms
                                  ELSE floor(1000 * extract(epoch FROM f.end_at - f.start_at)) END), 0)::bigint AS length_ms) d,
              LATERAL (SELECT l.start_ms + d.length_ms AS end_ms, d.length_ms) m
@@ -192,7 +210,7 @@ BEGIN
                              WHEN (m.end_ms - m.start_ms) * p.per_ms < 1 THEN (m.end_ms - m.start_ms) * p.per_ms
                              ELSE (m.end_ms - a.start_ms) * p.per_ms - f.first END)))::integer AS eighths) e,
          LATERAL (SELECT e.eighths, (e.eighths + 7) / 8 AS cells) b
-    ORDER BY m.root, m.place;
+    ORDER BY m.part, m.root, m.place;
 END
 $$;
 COMMENT ON FUNCTION run_tracker.run_timeline(uuid, integer, bigint) IS

@@ -643,3 +643,14 @@ AS $$
 $$;
 COMMENT ON FUNCTION run_tracker.openmetrics() IS
 'The view run_tracker.metrics in the text format of Prometheus, version 0.0.4, to be served as Content-Type: text/plain; version=0.0.4; charset=utf-8 (for instance by PostgREST as /rpc/openmetrics). It ends with # EOF, and buckets are written as OpenMetrics wants them; what OpenMetrics has another way are the TYPE lines of counters, which would be without _total. Numbers are rounded to double precision. 55000 if tables are missing.';
+
+-- A view of the extension's, not of the user's, like worker_status: it calls a function, and would go with it.
+CREATE VIEW run_tracker.metrics WITH (security_invoker = true) AS
+SELECT m.name, m.labels, m.value FROM run_tracker.read_metrics() m;
+DO $$ BEGIN PERFORM run_tracker.revoke_all('run_tracker.metrics'); END $$;
+
+COMMENT ON VIEW run_tracker.metrics IS
+'Metrics with the names and labels of Prometheus; openmetrics() writes them as text.';
+COMMENT ON COLUMN run_tracker.metrics.name IS 'Name of the metric.';
+COMMENT ON COLUMN run_tracker.metrics.labels IS 'Labels, an object of strings.';
+COMMENT ON COLUMN run_tracker.metrics.value IS 'Value, in the unit that the name tells.';

@@ -29,8 +29,10 @@ AS $$
              read_response_from,histogram_bucket,histogram_bound,histogram_quantile,histogram_count,merge_histograms,
              stat_rows,summarize_runs,summarize_trend,user_stats,workflow_stats,kind_stats,model_stats,trend_stats,list_runs,
              find_runs,run_conditions,run_details,compare_runs,compare_run_values,export_runs,timeline,run_timeline,report_html,dashboard_html,
-             html_escape,html_style,html_page,health,
-             describe_open_runs,histogram_metrics,read_metrics,openmetrics}'::text[]
+             health,describe_open_runs,histogram_metrics,read_metrics,openmetrics}'::text[]
+        || '{html_escape,html_style,html_page,html_text,html_number,html_time,html_phase,html_badge,html_line,html_cell,html_meter,
+             html_tick,html_fact,html_details,html_json,html_section,html_more,html_chart,report_timeline,report_messages,
+             report_tasks,report_retrievals,report_artifacts,report_logs}'::text[]
         || CASE WHEN whom IN ('client', 'service') THEN
             '{uuidv7,create_run,start_run,complete_run,fail_run,cancel_run,retry_run,transition_run,update_progress,
               create_task,start_task,complete_task,fail_task,cancel_task,append_response,add_message,add_log,
