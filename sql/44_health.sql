@@ -64,6 +64,9 @@ BEGIN
                             ORDER BY h.seq DESC LIMIT 1) h ON true
     WHERE h.occurred_at IS NULL OR h.occurred_at < moment - stuck_after;
 
+    -- some never come
+    oldest_deadline := NULLIF(oldest_deadline, 'infinity');
+    oldest_queued_at := NULLIF(oldest_queued_at, 'infinity');
     IF NOT service THEN
         SELECT count(*) < max_own INTO complete FROM (SELECT FROM run_tracker.runs LIMIT max_own) r;
         RETURN;
@@ -71,7 +74,7 @@ BEGIN
     complete := queued + active + waiting < max_runs;
     -- the rest is not among the first rows perhaps, but in indexes
     SELECT o.deadline_at INTO oldest_deadline FROM run_tracker.open_runs o
-    WHERE o.deadline_at IS NOT NULL ORDER BY o.deadline_at LIMIT 1;
+    WHERE o.deadline_at < 'infinity' ORDER BY o.deadline_at LIMIT 1;
     SELECT count(*) INTO overdue
     FROM (SELECT FROM run_tracker.open_runs o WHERE o.deadline_at <= moment LIMIT max_runs) o;
     -- the first of each lifecycle and priority, from one to the next
@@ -90,7 +93,8 @@ BEGIN
              ORDER BY o.lifecycle, o.priority DESC, o.available_at LIMIT 1)
             LIMIT 1) n
     )
-    SELECT min(h.available_at) INTO oldest_queued_at FROM (SELECT heads.available_at FROM heads LIMIT max_heads) h;
+    SELECT min(h.available_at) INTO oldest_queued_at
+    FROM (SELECT heads.available_at FROM heads LIMIT max_heads) h WHERE h.available_at < 'infinity';
 END
 $$;
 COMMENT ON FUNCTION run_tracker.describe_open_runs(integer) IS
