@@ -28,11 +28,11 @@ server() # libraries [commit_timestamp]
 		{ echo "bench: settings did not arrive" >&2; exit 1; }
 }
 
-# Waits until a query says t.
-wait_for() # query
+# Waits until a query says t, for two minutes unless told otherwise.
+wait_for() # query [seconds]
 {
 	local i
-	for ((i = 0; i < 1200; i++)); do
+	for ((i = 0; i < ${2:-120} * 10; i++)); do
 		if [ "$(psql -c "$1")" = t ]; then
 			return
 		fi

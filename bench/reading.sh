@@ -49,7 +49,7 @@ reading()
 	server run_tracker
 	psql -c 'TRUNCATE run_tracker.runs CASCADE' -c 'TRUNCATE run_tracker.stat_deltas, run_tracker.stat_totals' 2>/dev/null
 	psql -c "CALL bench.add_history($RT_HISTORY)"
-	wait_for 'SELECT NOT EXISTS (SELECT FROM run_tracker.stat_deltas)'
+	wait_for 'SELECT NOT EXISTS (SELECT FROM run_tracker.stat_deltas)' 3600
 	psql -c 'VACUUM (ANALYZE)' -c CHECKPOINT
 	# of a user with many runs, the newest one that has everything
 	psql -c "CREATE TABLE bench.newest AS SELECT run_id, user_id FROM run_tracker.run_summary WHERE artifact_count > 0

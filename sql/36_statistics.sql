@@ -38,7 +38,7 @@ AS 'MODULE_PATHNAME', 'run_tracker_histogram_result';
 COMMENT ON FUNCTION run_tracker.histogram_result(internal) IS 'Internal: final function of merge_histograms().';
 
 CREATE AGGREGATE run_tracker.merge_histograms(bigint[]) (
-    SFUNC = run_tracker.histogram_accumulate, STYPE = internal, SSPACE = 8016,
+    SFUNC = run_tracker.histogram_accumulate, STYPE = internal, SSPACE = 512,
     FINALFUNC = run_tracker.histogram_result, PARALLEL = safe);
 COMMENT ON AGGREGATE run_tracker.merge_histograms(bigint[]) IS
 'The sum of histograms, such as those of run_tracker.stat_totals. 22023 for an array that is no histogram.';
@@ -111,7 +111,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION run_tracker.stat_rows(text, text, text, timestamptz, boolean) IS
-'The rows that statistics add up, of run_tracker.stat_totals and of what is not folded yet: by grain (kind, workflow or model) and period (all, day or hour; of workflows only all), of one user, or of those that the caller sees: for services the sum over all users, unless by_user. since, rounded down to the hour (for days, and for models of a user: to the day), leaves out what was before.';
+'The rows that statistics add up, of run_tracker.stat_totals and of what is not folded yet: by grain (kind, user, workflow or model) and period (all, day or hour; of users and workflows only all), of one user, or of those that the caller sees: for services the sum over all users, unless by_user. since, rounded down to the hour (for days, and for models of a user: to the day), leaves out what was before.';
 
 CREATE FUNCTION run_tracker.summarize_runs(of_grain text, of_user text, since timestamptz, by_user boolean)
 RETURNS TABLE (name text, total bigint, open bigint, finished bigint, successful bigint, failed bigint,
@@ -123,15 +123,13 @@ AS $$
 #variable_conflict use_column
 BEGIN
     RETURN QUERY
-    WITH found AS (
+    WITH found AS MATERIALIZED (
         SELECT CASE WHEN by_user THEN r.user_id WHEN of_grain = 'workflow' THEN r.workflow_id ELSE r.kind END AS name,
-               r.mode, r.phase, sum(r.created_count)::bigint AS created, sum(r.finished_count)::bigint AS finished,
-               sum(r.task_count)::bigint AS tasks, sum(r.failed_task_count)::bigint AS failed_tasks,
-               sum(r.input_tokens) AS input_tokens, sum(r.output_tokens) AS output_tokens,
-               sum(r.total_tokens) AS total_tokens, sum(r.cost) AS cost, sum(r.duration_ms) AS duration_ms,
-               CASE WHEN r.phase = 'succeeded' THEN run_tracker.merge_histograms(r.durations) END AS durations
-        FROM run_tracker.stat_rows(of_grain, 'all', of_user, since, by_user) r
-        GROUP BY 1, 2, 3
+               r.mode, r.phase, r.created_count AS created, r.finished_count AS finished, r.task_count AS tasks,
+               r.failed_task_count AS failed_tasks, r.input_tokens, r.output_tokens, r.total_tokens, r.cost, r.duration_ms,
+               r.durations
+        FROM run_tracker.stat_rows(CASE WHEN by_user AND since IS NULL THEN 'user' ELSE of_grain END, 'all', of_user, since,
+                                   by_user) r
     ), by_mode AS (
         SELECT m.name, jsonb_object_agg(m.mode, m.created ORDER BY m.mode) AS modes
         FROM (SELECT f.name, f.mode, sum(f.created) AS created FROM found f WHERE f.mode <> '' GROUP BY 1, 2) m
@@ -146,7 +144,7 @@ BEGIN
                COALESCE(sum(f.finished) FILTER (WHERE f.phase = 'timed_out'), 0)::bigint AS timed_out,
                COALESCE(sum(f.finished) FILTER (WHERE f.phase = 'retried'), 0)::bigint AS retried,
                sum(f.duration_ms) FILTER (WHERE f.phase = 'succeeded') AS duration_ms,
-               run_tracker.merge_histograms(f.durations) AS durations,
+               run_tracker.merge_histograms(f.durations) FILTER (WHERE f.phase = 'succeeded') AS durations,
                COALESCE(sum(f.tasks) FILTER (WHERE f.phase <> 'retried'), 0)::bigint AS tasks,
                COALESCE(sum(f.failed_tasks) FILTER (WHERE f.phase <> 'retried'), 0)::bigint AS failed_tasks,
                LEAST(COALESCE(sum(f.input_tokens) FILTER (WHERE f.phase <> 'retried'), 0), 9223372036854775807)::bigint AS input_tokens,
@@ -230,6 +228,7 @@ AS $$
           FROM run_tracker.stat_rows('model', 'all', $2, $3) r
           WHERE $1 IS NULL OR r.model = $1
           GROUP BY 1, 2, 3) s
+    WHERE s.succeeded <> 0 OR s.failed <> 0 OR s.cancelled <> 0 OR s.retried <> 0 OR s.total_tokens <> 0 OR s.cost <> 0
     ORDER BY s.cost DESC, s.succeeded DESC, s.provider, s.model, s.operation
 $$;
 COMMENT ON FUNCTION run_tracker.model_stats(text, text, timestamptz) IS
@@ -269,6 +268,8 @@ BEGIN
                    clock_timestamp() - CASE of_unit WHEN 'day' THEN interval '30 days' ELSE interval '48 hours' END)) r
           WHERE of_kind IS NULL OR r.kind = of_kind
           GROUP BY 1) s
+    -- what cancels out is nothing
+    WHERE s.created <> 0 OR s.finished <> 0 OR s.retried <> 0 OR s.tasks <> 0 OR s.total_tokens <> 0 OR s.cost <> 0
     ORDER BY s.period_at;
 END
 $$;
@@ -380,8 +381,8 @@ BEGIN
         COMMENT ON TABLE run_tracker.stat_totals IS
         'Statistics of what has finished, summed up in several ways; they outlive the runs. Written by the worker, or fold_statistics().';
         COMMENT ON COLUMN run_tracker.stat_totals.grain IS
-        'What the row sums up: kind (runs by kind, mode and phase), workflow (by workflow, mode and phase), model (tasks by provider, model, operation and phase).';
-        COMMENT ON COLUMN run_tracker.stat_totals.period IS 'all, day or hour (UTC); of workflows only all, of models and a user not hour.';
+        'What the row sums up: kind (runs by kind, mode and phase), user (by mode and phase), workflow (by workflow, mode and phase), model (tasks by provider, model, operation and phase).';
+        COMMENT ON COLUMN run_tracker.stat_totals.period IS 'all, day or hour (UTC); of users and workflows only all, of models and a user not hour.';
         COMMENT ON COLUMN run_tracker.stat_totals.all_users IS 'True: the sum over all users, for services.';
         COMMENT ON COLUMN run_tracker.stat_totals.user_id IS 'Owner; empty for the sum over all users, and for nobody.';
         COMMENT ON COLUMN run_tracker.stat_totals.period_at IS 'Beginning of the day or hour; -infinity for all.';

@@ -82,17 +82,6 @@ BEGIN
 
         COMMENT ON VIEW run_tracker.recent_runs IS 'run_summary of the runs created in the last 24 hours, newest first.';
     END IF;
-    IF to_regclass('run_tracker.metrics') IS NULL THEN
-        CREATE VIEW run_tracker.metrics WITH (security_invoker = true) AS
-        SELECT m.name, m.labels, m.value FROM run_tracker.read_metrics() m;
-        PERFORM run_tracker.revoke_all('run_tracker.metrics');
-
-        COMMENT ON VIEW run_tracker.metrics IS
-        'Metrics with the names and labels of Prometheus; openmetrics() writes them as text.';
-        COMMENT ON COLUMN run_tracker.metrics.name IS 'Name of the metric.';
-        COMMENT ON COLUMN run_tracker.metrics.labels IS 'Labels, an object of strings.';
-        COMMENT ON COLUMN run_tracker.metrics.value IS 'Value, in the unit that the name tells.';
-    END IF;
 END
 $install$;
 COMMENT ON FUNCTION run_tracker.install_views() IS 'Internal: the part of install() for views.';

@@ -60,7 +60,7 @@ BEGIN
     WHERE c.relnamespace = 'run_tracker'::regnamespace
       AND c.relname IN ('runs', 'lifecycles', 'tasks', 'response_chunks', 'messages', 'logs', 'retrievals', 'artifacts',
                         'transitions', 'run_totals', 'open_runs', 'stat_deltas', 'stat_totals', 'run_summary',
-                        'active_runs', 'recent_runs', 'metrics', 'installation')
+                        'active_runs', 'recent_runs', 'installation')
       AND NOT r.rolsuper AND r.rolname <> CURRENT_USER AND c.relowner IS DISTINCT FROM owner
     LIMIT 1;
     IF FOUND THEN
@@ -114,7 +114,7 @@ BEGIN
             WHERE c.relnamespace = 'run_tracker'::regnamespace AND c.relkind IN ('r', 'v') AND c.relowner <> owner
               AND c.relname IN ('lifecycles', 'tasks', 'response_chunks', 'messages', 'logs', 'retrievals', 'artifacts',
                                 'transitions', 'run_totals', 'open_runs', 'stat_deltas', 'stat_totals', 'run_summary',
-                                'active_runs', 'recent_runs', 'metrics', 'installation')
+                                'active_runs', 'recent_runs', 'installation')
         LOOP
             EXECUTE format('ALTER %s %s OWNER TO %s', CASE rel.relkind WHEN 'v' THEN 'VIEW' ELSE 'TABLE' END,
                            rel.name, owner::regrole);
@@ -126,6 +126,13 @@ BEGIN
         PERFORM run_tracker.as_owner('run_tracker.transitions',
             'DELETE FROM run_tracker.transitions t
              WHERE NOT EXISTS (SELECT FROM run_tracker.runs r WHERE r.run_id = t.run_id)');
+        -- pieces that do not continue the response that their task has now
+        PERFORM run_tracker.as_owner('run_tracker.response_chunks',
+            'DELETE FROM run_tracker.response_chunks c USING run_tracker.tasks t
+             WHERE t.run_id = c.run_id AND t.task_id = c.task_id
+               AND length(t.response) IS DISTINCT FROM (
+                   SELECT min(p.start_offset) FROM run_tracker.response_chunks p
+                   WHERE p.run_id = c.run_id AND p.task_id = c.task_id)');
         PERFORM run_tracker.as_owner('run_tracker.tasks',
             'UPDATE run_tracker.tasks t SET response = t.response || c.rest
              FROM (SELECT p.run_id, p.task_id, string_agg(p.content, '''' ORDER BY p.start_offset) AS rest
@@ -201,7 +208,7 @@ BEGIN
              pg_catalog.pg_identify_object(d.classid, d.objid, d.objsubid) i
         WHERE e.extname OPERATOR(pg_catalog.=) 'run_tracker'
           AND i.type OPERATOR(pg_catalog.=) ANY ('{table,sequence,view,schema}'::pg_catalog.text[])
-          AND i.identity OPERATOR(pg_catalog.<>) 'run_tracker.worker_status'
+          AND i.identity OPERATOR(pg_catalog.<>) ALL ('{run_tracker.worker_status,run_tracker.metrics}'::pg_catalog.text[])
     LOOP
         EXECUTE pg_catalog.format('ALTER EXTENSION run_tracker DROP %s %s', o.type, o.identity);
     END LOOP;

@@ -94,7 +94,6 @@ run_tracker_artifacts_before(PG_FUNCTION_ARGS)
 	}
 	else
 	{
-		rt_row_keep(&row, RT_ATT(t, artifacts, created_at));
 		rt_row_keep(&row, updated_at);
 		if (!rt_row_unchanged(&row))
 			rt_row_set(&row, updated_at, now);

@@ -107,6 +107,9 @@ rt_histogram_add(RtHistogram *histogram, int bucket, int64 count)
 	int low = 0;
 	int high = histogram->n;
 
+	/* they mostly come in order */
+	if (high > 0 && histogram->buckets[high - 1].bucket < bucket)
+		low = high;
 	while (low < high)
 	{
 		int mid = (low + high) / 2;
@@ -260,50 +263,42 @@ run_tracker_histogram_count(PG_FUNCTION_ARGS)
 	PG_RETURN_INT64(count);
 }
 
-/* State transition of merge_histograms(): add up in an array of all buckets. */
+/* State transition of merge_histograms(): add up in the memory of the aggregate. */
 Datum
 run_tracker_histogram_accumulate(PG_FUNCTION_ARGS)
 {
 	MemoryContext context;
-	int64 *counts;
-	const int64 *pairs;
-	int n;
+	MemoryContext old;
+	RtHistogram *sum;
 
 	if (!AggCheckCallContext(fcinfo, &context))
 		elog(ERROR, "histogram_accumulate called in a context that is no aggregate");
-	counts = PG_ARGISNULL(0) ? MemoryContextAllocZero(context, sizeof(int64) * RT_NBUCKETS) :
-							   (int64 *) PG_GETARG_POINTER(0);
-	if (PG_ARGISNULL(1))
-		PG_RETURN_POINTER(counts);
-	n = read_pairs(PG_GETARG_DATUM(1), &pairs);
-	for (const int64 *pair = pairs; pair < pairs + 2 * (Size) n; pair += 2)
-		counts[pair[0]] = add(counts[pair[0]], pair[1]);
-	PG_RETURN_POINTER(counts);
+	sum = PG_ARGISNULL(0) ? MemoryContextAllocZero(context, sizeof(RtHistogram)) :
+							(RtHistogram *) PG_GETARG_POINTER(0);
+	if (!PG_ARGISNULL(1))
+	{
+		const int64 *pairs;
+		int n = read_pairs(PG_GETARG_DATUM(1), &pairs);
+
+		old = MemoryContextSwitchTo(context);
+		for (const int64 *pair = pairs; pair < pairs + 2 * (Size) n; pair += 2)
+			rt_histogram_add(sum, (int) pair[0], pair[1]);
+		MemoryContextSwitchTo(old);
+	}
+	PG_RETURN_POINTER(sum);
 }
 
 /* Final function of merge_histograms(). */
 Datum
 run_tracker_histogram_result(PG_FUNCTION_ARGS)
 {
-	RtHistogram histogram = {0};
-	int64 *counts;
 	Datum result;
 
 	if (!AggCheckCallContext(fcinfo, NULL))
 		elog(ERROR, "histogram_result called in a context that is no aggregate");
 	if (PG_ARGISNULL(0))
 		PG_RETURN_NULL();
-	counts = (int64 *) PG_GETARG_POINTER(0);
-	histogram.buckets = palloc(sizeof(RtBucket) * RT_NBUCKETS);
-	for (int i = 0; i < RT_NBUCKETS; i++)
-	{
-		if (counts[i] == 0)
-			continue;
-		histogram.buckets[histogram.n].bucket = i;
-		histogram.buckets[histogram.n].count = counts[i];
-		histogram.n++;
-	}
-	result = rt_histogram_datum(&histogram);
+	result = rt_histogram_datum((RtHistogram *) PG_GETARG_POINTER(0));
 	if (result == (Datum) 0)
 		PG_RETURN_NULL();
 	PG_RETURN_DATUM(result);

@@ -27,20 +27,28 @@ check_not_negative(const RtRow *row, AttrNumber att, int64 value)
 								  (long long) value));
 }
 
-/* The number of results is that of the elements of results, unless the client says otherwise. */
+static int32
+count_results(Datum results, bool isnull)
+{
+	return isnull ? 0 : JB_ROOT_COUNT(DatumGetJsonbP(results));
+}
+
+/* The number of results follows results, unless the client says otherwise. */
 static void
 set_results_count(RtRow *row)
 {
 	const RtTable *t = row->table;
 	AttrNumber results = RT_ATT(t, retrievals, results);
 	AttrNumber count = RT_ATT(t, retrievals, results_count);
-	int n = 0;
+	bool derived = rt_row_isnull(row, count);
 
-	if (!rt_row_isnull(row, count))
-		return;
-	if (!rt_row_isnull(row, results))
-		n = JB_ROOT_COUNT(DatumGetJsonbP(rt_row_get(row, results)));
-	rt_row_set(row, count, Int32GetDatum(n));
+	if (!derived && row->old && rt_row_differs(row, results) && !rt_row_differs(row, count))
+		derived = DatumGetInt32(row->old_values[count - 1]) ==
+				  count_results(row->old_values[results - 1], row->old_nulls[results - 1]);
+	if (derived)
+		rt_row_set(row, count,
+				   Int32GetDatum(
+					   count_results(rt_row_get(row, results), rt_row_isnull(row, results))));
 }
 
 /* BEFORE INSERT OR UPDATE FOR EACH ROW on retrievals: owner, id, sound values. */

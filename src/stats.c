@@ -586,7 +586,10 @@ names_from(RunNames *names, TupleTableSlot *run, const RtTable *t)
 	names->workflow_id_len = key.lens[RT_STAT_WORKFLOW_ID];
 }
 
-/* A run gets another kind or workflow: what its tasks counted goes with it. */
+/*
+ * A run gets another kind or workflow: what its tasks counted goes with it.  What the same
+ * command does to its tasks, their own trigger counts, under the new names.
+ */
 static void
 move_tasks(RtStats *stats, const RtChanges *changes, const RtTable *t)
 {
@@ -597,6 +600,7 @@ move_tasks(RtStats *stats, const RtChanges *changes, const RtTable *t)
 	RtProbe probe;
 	bool isnull;
 
+	snapshot->curcid = GetActiveSnapshot()->curcid;
 	names_from(&names[0], changes->old, t);
 	names_from(&names[1], changes->new, t);
 	rt_probe_begin(&probe, rel, slot_getattr(changes->new, RT_ATT(t, runs, run_id), &isnull),

@@ -4,7 +4,8 @@
  *		Folding of stat_deltas into stat_totals.
  *
  * stat_totals has the sums in the ways in which they are read: by kind of runs, by
- * workflow, by model; per user and over all users; of all time, per day and per hour.
+ * workflow, by user, by model; per user and over all users; of all time, per day and per
+ * hour.
  * So reading them costs the same however long the history is.
  *
  * Locking protocol: one fold at a time, under an advisory lock.  Nobody else changes
@@ -40,8 +41,12 @@ PG_FUNCTION_INFO_V1(run_tracker_fold_statistics);
 #define RT_LOCK_CLASS 0x5254
 #define RT_LOCK_FOLD  1
 
-/* deltas that are summed up before their sums are written */
-#define CHUNK 2000
+/*
+ * Deltas that are summed up before their sums are written: few at first, then twice as many
+ * each time.  So none of these turns takes much longer than all before it.
+ */
+#define FIRST_CHUNK 100
+#define CHUNK		4000
 
 /* The columns that a row's key consists of, in the order of the primary key. */
 #define NKEYS 12
@@ -124,15 +129,21 @@ name_is(const RtStatKey *key, RtStatName name, const char *value)
 		   memcmp(key->names[name], value, key->lens[name]) == 0;
 }
 
-/* Add a delta to the sum of a key, for the user (unless that is left out) and for all users. */
+/* Whose sums there are */
+#define OF_USER 1
+#define OF_ALL	2
+
+/* Add a delta to the sum of a key: for the user, for all users, or both. */
 static void
-add_to(RtStats *stats, RtStatKey key, const Delta *delta, bool of_user)
+add_to(RtStats *stats, RtStatKey key, const Delta *delta, int whose)
 {
-	for (int all_users = !of_user; all_users <= 1; all_users++)
+	for (int all_users = 0; all_users <= 1; all_users++)
 	{
 		MemoryContext old;
 		RtStat *stat;
 
+		if ((whose & (all_users ? OF_ALL : OF_USER)) == 0)
+			continue;
 		key.all_users = all_users;
 		if (all_users)
 			rt_stat_name(&key, RT_STAT_USER_ID, NULL);
@@ -154,21 +165,21 @@ add_to(RtStats *stats, RtStatKey key, const Delta *delta, bool of_user)
  * rows: modes are not kept apart there, nor the tasks of a user by the hour.
  */
 static void
-add_to_periods(RtStats *stats, RtStatKey key, const Delta *delta, bool hours_of_user)
+add_to_periods(RtStats *stats, RtStatKey key, const Delta *delta, int whose_hours)
 {
 	TimestampTz hour = key.period_at;
 	int64 rest = TIMESTAMP_NOT_FINITE(hour) ? 0 : hour % USECS_PER_DAY;
 
 	rt_stat_name(&key, RT_STAT_PERIOD, "all");
 	key.period_at = DT_NOBEGIN;
-	add_to(stats, key, delta, true);
+	add_to(stats, key, delta, OF_USER | OF_ALL);
 	rt_stat_name(&key, RT_STAT_MODE, NULL);
 	key.period_at = hour;
 	rt_stat_name(&key, RT_STAT_PERIOD, "hour");
-	add_to(stats, key, delta, hours_of_user);
+	add_to(stats, key, delta, whose_hours);
 	rt_stat_name(&key, RT_STAT_PERIOD, "day");
 	key.period_at = hour - (rest < 0 ? rest + USECS_PER_DAY : rest);
-	add_to(stats, key, delta, true);
+	add_to(stats, key, delta, OF_USER | OF_ALL);
 }
 
 /* Of kinds and workflows, what is about tasks goes to the row without a phase, but for retried
@@ -206,23 +217,27 @@ add_delta(RtStats *stats, Delta *delta)
 		rt_stat_name(&key, RT_STAT_SOURCE, "model");
 		rt_stat_name(&key, RT_STAT_KIND, NULL);
 		rt_stat_name(&key, RT_STAT_WORKFLOW_ID, NULL);
-		add_to_periods(stats, key, delta, false);
+		add_to_periods(stats, key, delta, OF_ALL);
 		tasks_of_runs(delta);
 	}
 
 	key = delta->key;
 	rt_stat_name(&key, RT_STAT_SOURCE, "kind");
 	rt_stat_name(&key, RT_STAT_WORKFLOW_ID, NULL);
-	add_to_periods(stats, key, delta, true);
+	add_to_periods(stats, key, delta, OF_USER | OF_ALL);
 
+	/* of a user, without kinds; and of a workflow: of all time */
+	rt_stat_name(&key, RT_STAT_PERIOD, "all");
+	rt_stat_name(&key, RT_STAT_KIND, NULL);
+	key.period_at = DT_NOBEGIN;
+	rt_stat_name(&key, RT_STAT_SOURCE, "user");
+	add_to(stats, key, delta, OF_USER);
 	if (delta->key.lens[RT_STAT_WORKFLOW_ID] > 0)
 	{
-		key = delta->key;
 		rt_stat_name(&key, RT_STAT_SOURCE, "workflow");
-		rt_stat_name(&key, RT_STAT_PERIOD, "all");
-		rt_stat_name(&key, RT_STAT_KIND, NULL);
-		key.period_at = DT_NOBEGIN;
-		add_to(stats, key, delta, true);
+		key.names[RT_STAT_WORKFLOW_ID] = delta->key.names[RT_STAT_WORKFLOW_ID];
+		key.lens[RT_STAT_WORKFLOW_ID] = delta->key.lens[RT_STAT_WORKFLOW_ID];
+		add_to(stats, key, delta, OF_USER | OF_ALL);
 	}
 }
 
@@ -445,6 +460,7 @@ int64
 rt_stats_fold(int64 max_deltas, TimestampTz until, bool wait, bool *more)
 {
 	int64 folded = 0;
+	int64 chunk = FIRST_CHUNK;
 	LOCKTAG tag;
 	RtWriter writer;
 	Snapshot snapshot;
@@ -463,7 +479,7 @@ rt_stats_fold(int64 max_deltas, TimestampTz until, bool wait, bool *more)
 	while (*more && folded < max_deltas && GetCurrentTimestamp() < until)
 	{
 		RtStats *stats = rt_stats_begin();
-		int64 wanted = Min(CHUNK, max_deltas - folded);
+		int64 wanted = Min(chunk, max_deltas - folded);
 		int64 n = take_deltas(&writer, scan, row, stats, wanted);
 
 		if (n > 0)
@@ -471,6 +487,7 @@ rt_stats_fold(int64 max_deltas, TimestampTz until, bool wait, bool *more)
 		folded += n;
 		/* a scan that has ended would begin again */
 		*more = n == wanted;
+		chunk = Min(chunk * 2, CHUNK);
 		rt_stats_free(stats);
 	}
 	table_endscan(scan);
