@@ -332,7 +332,7 @@ svg { display: block; } svg text { font-size: 11px; fill: var(--muted); font-fam
   font-variant-numeric: tabular-nums; }
 .flow { table-layout: fixed; } .flow th, .flow td { padding-top: 4px; padding-bottom: 4px; border-bottom: 0;
   vertical-align: middle; }
-.flow th:first-child { width: 34%; } .flow .num { width: 112px; white-space: normal; overflow-wrap: normal;
+.flow th:first-child { width: 34%; } .flow .num { width: 112px; white-space: normal; overflow-wrap: break-word;
   font-size: 0.85rem; color: var(--muted); } .flow thead .num { font-size: 0.8rem; }
 .flow tbody th { font-weight: 400; font-size: 0.9rem; line-height: 1.35; }
 .flow tbody tr.state th { font-weight: 600; } .flow tbody tr.retrieval th { color: var(--retrieval); }
