@@ -228,6 +228,7 @@ AS $$
           FROM run_tracker.stat_rows('model', 'all', $2, $3) r
           WHERE $1 IS NULL OR r.model = $1
           GROUP BY 1, 2, 3) s
+    WHERE s.succeeded <> 0 OR s.failed <> 0 OR s.cancelled <> 0 OR s.retried <> 0 OR s.total_tokens <> 0 OR s.cost <> 0
     ORDER BY s.cost DESC, s.succeeded DESC, s.provider, s.model, s.operation
 $$;
 COMMENT ON FUNCTION run_tracker.model_stats(text, text, timestamptz) IS
@@ -267,6 +268,8 @@ BEGIN
                    clock_timestamp() - CASE of_unit WHEN 'day' THEN interval '30 days' ELSE interval '48 hours' END)) r
           WHERE of_kind IS NULL OR r.kind = of_kind
           GROUP BY 1) s
+    -- what cancels out is nothing
+    WHERE s.created <> 0 OR s.finished <> 0 OR s.retried <> 0 OR s.tasks <> 0 OR s.total_tokens <> 0 OR s.cost <> 0
     ORDER BY s.period_at;
 END
 $$;

@@ -315,7 +315,7 @@ SELECT count(*) FROM pg_proc WHERE pronamespace = 'run_tracker'::regnamespace;
 -- of a superuser: only the functions, as in the middle of a restore; install() brings the rest
 ALTER SCHEMA run_tracker OWNER TO regress_install_super;
 CREATE EXTENSION run_tracker;
-SELECT relname FROM pg_class WHERE relnamespace = 'run_tracker'::regnamespace;
+SELECT relname FROM pg_class WHERE relnamespace = 'run_tracker'::regnamespace ORDER BY relname;
 CALL pg_temp.try('SELECT run_tracker.create_run()');
 SELECT run_tracker.install();
 SELECT count(run_tracker.create_run(user_id => 'alice'));
