@@ -52,6 +52,9 @@ BEGIN
         (lifecycle, priority DESC, available_at, run_id) WHERE phase = 'queued';
     CREATE INDEX IF NOT EXISTS open_runs_kind_queue_idx ON run_tracker.open_runs
         (lifecycle, kind, priority DESC, available_at, run_id) WHERE phase = 'queued' AND kind IS NOT NULL;
+    -- for those who look at what is under way, however many are queued
+    CREATE INDEX IF NOT EXISTS open_runs_active_idx ON run_tracker.open_runs (user_id)
+        WHERE phase IN ('active', 'waiting');
     PERFORM run_tracker.install_policy('run_tracker.open_runs');
 END
 $install$;

@@ -17,10 +17,11 @@ DECLARE
     bad record;
 BEGIN
     -- what a function for one takes is what an element may have
-    SELECT jsonb_object_agg(a.name, a.type::regtype::text), string_agg(a.name, ', ' ORDER BY a.n),
-           string_agg(format('%I %s', a.name, a.type::regtype), ', ') FILTER (WHERE a.type::regtype NOT IN ('text', 'jsonb'))
+    SELECT jsonb_object_agg(a.name, t.typname), string_agg(a.name, ', ' ORDER BY a.n),
+           string_agg(format('%I %s', a.name, a.type::regtype), ', ') FILTER (WHERE t.typname NOT IN ('text', 'jsonb'))
     INTO types, keys, parsed
     FROM pg_proc p, ROWS FROM (unnest(p.proargnames), unnest(p.proargtypes::oid[])) WITH ORDINALITY a (name, type, n)
+         JOIN pg_type t ON t.oid = a.type
     WHERE p.pronamespace = 'run_tracker'::regnamespace AND p.proname = function AND a.name <> left_out;
 
     IF jsonb_typeof(items) IS DISTINCT FROM 'array' THEN
@@ -36,7 +37,7 @@ BEGIN
        OR k.key IS NOT NULL AND CASE
               WHEN types ->> k.key IS NULL THEN true
               WHEN types ->> k.key = 'jsonb' OR jsonb_typeof(k.value) = 'null' THEN false
-              WHEN types ->> k.key IN ('integer', 'bigint', 'numeric') THEN jsonb_typeof(k.value) <> 'number'
+              WHEN types ->> k.key IN ('int4', 'int8', 'numeric') THEN jsonb_typeof(k.value) <> 'number'
               ELSE jsonb_typeof(k.value) <> 'string' END
     ORDER BY e.n, k.key LIMIT 1;
     IF FOUND THEN
@@ -47,7 +48,7 @@ BEGIN
                                 WHEN bad.type IS NULL
                                 THEN format('%s[%s] has the unknown key "%s".', argument, bad.index, left(bad.key, 100))
                                 ELSE format('%s[%s]: "%s" is %s, it must be a JSON %s.', argument, bad.index, bad.key, bad.found,
-                                            CASE WHEN bad.type IN ('integer', 'bigint', 'numeric') THEN 'number'
+                                            CASE WHEN bad.type IN ('int4', 'int8', 'numeric') THEN 'number'
                                                  ELSE 'string' END) END,
                   HINT = format('Keys are %s.', keys);
     END IF;

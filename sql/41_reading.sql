@@ -179,7 +179,7 @@ BEGIN
 
     IF after_row IS NOT NULL THEN
         BEGIN
-            place := convert_from(decode(after_row, 'hex'), 'UTF8')::jsonb;
+            place := convert_from(decode(after_row, 'hex'), getdatabaseencoding())::jsonb;
             last_key := place ->> 2;
             last_id := (place ->> 3)::uuid;
             EXECUTE format('SELECT %L::%s', last_key, sort ->> 0);
@@ -208,7 +208,7 @@ BEGIN
                s.failed_task_count, s.open_task_count, s.input_tokens, s.output_tokens, s.total_tokens, s.total_cost,
                s.message_count, s.error_count, s.retrieval_count, s.artifact_count, s.last_message_at,
                s.last_activity_at, p.metrics, p.metadata, p.settings,
-               encode(convert_to(jsonb_build_array($1, $2, p.key, p.run_id)::text, 'UTF8'), 'hex'), $3
+               encode(convert_to(jsonb_build_array($1, $2, p.key, p.run_id)::text, getdatabaseencoding()), 'hex'), $3
         FROM (SELECT run_id, key, metrics, metadata, settings
               FROM (SELECT r.run_id, %s AS key, r.metrics, r.metadata, r.settings
                     FROM run_tracker.runs r WHERE %s) q

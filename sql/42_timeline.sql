@@ -13,9 +13,11 @@ DECLARE
     moment timestamptz := clock_timestamp();
     unicode boolean := getdatabaseencoding() = 'UTF8';
     -- what would break lines, or turn the reading direction of what follows
-    unprintable text := CASE WHEN unicode THEN '[\s\x01-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]+'
-                             ELSE '[\s\x01-\x1f\x7f]+' END;
-    ellipsis text := CASE WHEN unicode THEN chr(8230) ELSE '...' END;
+    unprintable text := CASE WHEN unicode THEN E'[\\s\\x01-\\x1f\\x7f-\\x9f\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069]+'
+                             ELSE E'[\\s\\x01-\\x1f\\x7f]+' END;
+    ellipsis text := '...';
+    -- of one eighth to eight eighths of a cell
+    blocks text[] := '{#,#,#,#,#,#,#,#}';
     -- what forms trees: tasks, and retrievals below the tasks that asked for them; numbered by their start
     parents integer[];
     first_children integer[];
@@ -31,6 +33,11 @@ DECLARE
     placed integer := 0;
 BEGIN
     PERFORM run_tracker.require_tables();
+    -- not in expressions: the planner would evaluate them in other encodings, too, where that is an error
+    IF unicode THEN
+        ellipsis := chr(8230);
+        blocks := ARRAY(SELECT chr(9616 - i) FROM generate_series(1, 8) i ORDER BY i);
+    END IF;
     IF bar_width NOT BETWEEN 10 AND 200 THEN
         RAISE EXCEPTION 'argument "width" must be between 10 and 200'
             USING ERRCODE = 'invalid_parameter_value', HINT = 'It is the number of characters of a bar.';
@@ -57,7 +64,9 @@ BEGIN
                              ORDER BY sort_at, t.task_id LIMIT max_rows)
                             UNION ALL
                             (SELECT e.retrieval_id, e.task_id, true,
-                                    e.created_at - LEAST(COALESCE(e.duration_ms, 0), 86400000) * interval '1 millisecond' AS sort_at
+                                    CASE WHEN e.created_at > '4000-01-01 BC' THEN e.created_at
+                                         - LEAST(COALESCE(e.duration_ms, 0), 86400000) * interval '1 millisecond'
+                                         ELSE e.created_at END AS sort_at
                              FROM run_tracker.retrievals e WHERE e.run_id = of_run
                              ORDER BY sort_at, e.retrieval_id LIMIT max_rows)) a) o,
                      (VALUES (true), (false)) v (child)
@@ -157,7 +166,9 @@ BEGIN
               (SELECT 'retrieval', e.retrieval_id,
                       concat_ws(': ', left(e.retrieval_type, 500), NULLIF(btrim(left(e.query, 500)), '')),
                       e.results_count || CASE e.results_count WHEN 1 THEN ' result' ELSE ' results' END, NULL,
-                      e.created_at - LEAST(COALESCE(e.duration_ms, 0), 86400000) * interval '1 millisecond' AS sort_at,
+                      CASE WHEN e.created_at > '4000-01-01 BC' THEN e.created_at
+                                         - LEAST(COALESCE(e.duration_ms, 0), 86400000) * interval '1 millisecond'
+                                         ELSE e.created_at END AS sort_at,
                       e.created_at, e.created_at, e.duration_ms, false
                FROM run_tracker.retrievals e WHERE e.run_id = of_run
                ORDER BY sort_at, e.retrieval_id LIMIT max_rows)) a
@@ -195,10 +206,7 @@ BEGIN
     )
     SELECT m.kind, m.id, m.level, CASE WHEN length(c.label) > 60 THEN left(c.label, 59) || ellipsis ELSE c.label END,
            m.status, m.phase, m.start_ms, m.end_ms, m.length_ms, m.open, a.start_ms, a.end_ms,
-           repeat(' ', f.first) || CASE
-               WHEN NOT unicode THEN repeat('#', b.cells)
-               ELSE repeat(chr(9608), b.eighths / 8)
-                    || CASE WHEN b.eighths % 8 > 0 THEN chr(9616 - b.eighths % 8) ELSE '' END END
+           repeat(' ', f.first) || repeat(blocks[8], b.eighths / 8) || COALESCE(blocks[NULLIF(b.eighths % 8, 0)], '')
            || repeat(' ', bar_width - f.first - b.cells)
     FROM measured m, axis a,
          LATERAL (SELECT COALESCE(NULLIF(btrim(regexp_replace(m.label, unprintable, ' ', 'g')), ''),

@@ -14,23 +14,25 @@ DECLARE
     stuck_after CONSTANT interval := '5 minutes';
     moment CONSTANT timestamptz := clock_timestamp();
     service CONSTANT boolean := run_tracker.is_service();
+    own_runs uuid[];
     part record;
-    old_runs uuid[] := '{}';
 BEGIN
+    IF NOT service THEN
+        own_runs := ARRAY(SELECT r.run_id
+                          FROM (SELECT r.run_id, r.phase FROM run_tracker.runs r
+                                ORDER BY r.created_at DESC, r.run_id DESC LIMIT max_own) r
+                          WHERE r.phase IN ('queued', 'active', 'waiting'));
+    END IF;
     queued := 0; active := 0; waiting := 0; available := 0; overdue := 0;
     FOR part IN
         SELECT o.phase, count(*) AS runs,
                count(*) FILTER (WHERE o.available_at <= moment) AS available, min(o.available_at) AS oldest_at,
-               count(*) FILTER (WHERE o.deadline_at <= moment) AS overdue, min(o.deadline_at) AS deadline_at,
-               array_agg(o.run_id) FILTER (WHERE o.available_at < moment - stuck_after) AS old_runs
-        FROM ((SELECT o.run_id, o.phase, o.available_at, o.deadline_at
+               count(*) FILTER (WHERE o.deadline_at <= moment) AS overdue, min(o.deadline_at) AS deadline_at
+        FROM ((SELECT o.phase, o.available_at, o.deadline_at
                FROM run_tracker.open_runs o WHERE service LIMIT max_runs)
               UNION ALL
-              SELECT o.run_id, o.phase, o.available_at, o.deadline_at
-              FROM (SELECT r.run_id, r.phase FROM run_tracker.runs r WHERE NOT service
-                    ORDER BY r.created_at DESC, r.run_id DESC LIMIT max_own) r
-                   JOIN run_tracker.open_runs o ON o.run_id = r.run_id
-              WHERE r.phase IN ('queued', 'active', 'waiting')) o
+              SELECT o.phase, o.available_at, o.deadline_at
+              FROM run_tracker.open_runs o WHERE NOT service AND o.run_id = ANY (own_runs)) o
         GROUP BY o.phase
     LOOP
         CASE part.phase
@@ -45,14 +47,18 @@ BEGIN
         END CASE;
         overdue := overdue + part.overdue;
         oldest_deadline := LEAST(oldest_deadline, part.deadline_at);
-        IF part.phase <> 'waiting' THEN
-            old_runs := old_runs || part.old_runs[1:max_stuck];
-        END IF;
     END LOOP;
 
     -- of these, those that stuck_runs() shows
     SELECT count(*) INTO stuck
-    FROM unnest(old_runs) AS s (run_id)
+    FROM (SELECT o.run_id
+          FROM ((SELECT o.run_id, o.phase, o.available_at
+                 FROM run_tracker.open_runs o WHERE service LIMIT max_runs)
+                UNION ALL
+                SELECT o.run_id, o.phase, o.available_at
+                FROM run_tracker.open_runs o WHERE NOT service AND o.run_id = ANY (own_runs)) o
+          WHERE o.available_at < moment - stuck_after AND o.phase <> 'waiting'
+          LIMIT max_stuck) s
          LEFT JOIN LATERAL (SELECT h.occurred_at FROM run_tracker.transitions h
                             WHERE h.run_id = s.run_id AND h.task_id IS NULL
                             ORDER BY h.seq DESC LIMIT 1) h ON true
@@ -88,7 +94,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION run_tracker.describe_open_runs(integer) IS
-'What health() and metrics say about open runs, at a bounded cost: of services, counts of the first max_runs rows of open_runs (complete is false if there may be more), of others counts among their 1000 newest runs; stuck counts those that stuck_runs() shows, 200 at most.';
+'What health() and metrics say about open runs, at a bounded cost: of services, counts of the first max_runs rows of open_runs (complete is false if there may be more), of others counts among their 1000 newest runs; stuck counts those that stuck_runs() shows, 100 at most.';
 
 CREATE FUNCTION run_tracker.health() RETURNS jsonb
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET row_security = on
@@ -336,12 +342,12 @@ BEGIN
     IF service OR pg_has_role('pg_read_all_stats', 'USAGE') THEN
         BEGIN
             SELECT h.* INTO horizon
-            FROM (SELECT CASE WHEN a.backend_type = 'walsender' THEN 'standby' ELSE 'transaction' END AS what,
+            FROM (SELECT CASE WHEN COALESCE(a.datid, 0) = 0 THEN 'standby' ELSE 'transaction' END AS what,
                          GREATEST(age(a.backend_xid), age(a.backend_xmin)) AS transactions,
                          extract(epoch FROM moment - a.xact_start) AS seconds,
                          a.pid, NULL AS name, a.application_name AS application, a.state
                   FROM pg_stat_activity a
-                  WHERE (a.datname = current_database() OR a.datid IS NULL OR a.datid = 0)
+                  WHERE (a.datname = current_database() OR COALESCE(a.datid, 0) = 0)
                     AND (a.backend_xid IS NOT NULL OR a.backend_xmin IS NOT NULL)
                     AND a.pid <> pg_backend_pid()
                     -- VACUUM does not hold back itself
@@ -366,7 +372,8 @@ BEGIN
                 IF horizon.seconds > old_seconds OR horizon.transactions > old_transactions THEN
                     problems := problems || jsonb_build_object('severity', 'warning', 'code', 'horizon_old',
                         'message', format('a %s has been keeping VACUUM from removing dead rows for %s', horizon.what,
-                                          COALESCE(round(horizon.seconds) || ' seconds', horizon.transactions || ' transactions')),
+                                          COALESCE(round(horizon.seconds) || ' seconds',
+                                                   horizon.transactions || ' transactions')),
                         'hint', 'End it: queues and statistics get slower as long as it lives.');
                 END IF;
             END IF;
@@ -405,7 +412,7 @@ RETURNS TABLE (n bigint, suffix text, labels jsonb, value numeric)
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT b.n, '_bucket', jsonb_build_object('le', b.le), COALESCE(run_tracker.histogram_count($1, b.up_to_ms), 0)::numeric
-    FROM unnest('{0.1,0.5,1.0,2.0,5.0,10.0,+Inf}'::text[], '{100,500,1000,2000,5000,10000,null}'::bigint[])
+    FROM unnest('{0.1,0.5,1.0,2.0,5.0,10.0,+Inf}'::text[], ARRAY[100, 500, 1000, 2000, 5000, 10000, NULL]::bigint[])
          WITH ORDINALITY AS b (le, up_to_ms, n)
     UNION ALL
     SELECT 8, '_sum', '{}', COALESCE($2, 0) / 1000
@@ -543,7 +550,8 @@ BEGIN
           SELECT 2, 'run_tracker_tasks_finished_total', b.labels, 0, b.labels, b.finished FROM by_operation b
           UNION ALL
           SELECT 3, 'run_tracker_tokens_total', b.labels, t.n, b.labels || jsonb_build_object('type', t.type), t.value
-          FROM by_model b CROSS JOIN LATERAL (VALUES (1, 'input', b.input_tokens), (2, 'output', b.output_tokens)) AS t (n, type, value)
+          FROM by_model b
+               CROSS JOIN LATERAL (VALUES (1, 'input', b.input_tokens), (2, 'output', b.output_tokens)) AS t (n, type, value)
           UNION ALL
           SELECT 4, 'run_tracker_cost_total', b.labels, 0, b.labels, b.cost FROM by_model b
           UNION ALL
@@ -552,7 +560,8 @@ BEGIN
           UNION ALL
           SELECT 6, 'run_tracker_time_to_first_token_seconds' || h.suffix, b.labels, h.n, b.labels || h.labels, h.value
           FROM by_model b CROSS JOIN LATERAL run_tracker.histogram_metrics(b.first_tokens, b.first_token_ms) h) v
-    ORDER BY v.part, v.sort ->> 'provider' COLLATE "C", v.sort ->> 'model' COLLATE "C", v.sort ->> 'operation' COLLATE "C", v.n;
+    ORDER BY v.part, v.sort ->> 'provider' COLLATE "C", v.sort ->> 'model' COLLATE "C",
+             v.sort ->> 'operation' COLLATE "C", v.n;
 
     -- what waits to be done by the worker, and what it has done since the server was started
 
@@ -584,7 +593,18 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION run_tracker.read_metrics() IS
-'What the view run_tracker.metrics shows: of services all runs, of others their own, and nothing about the worker. Counters (names that end in _total, histograms) do not go down when runs are retried, or deleted after they finished, or end another way after all; they do when an open run is deleted, tokens or cost of a finished task are corrected downwards, a finished run is given another kind, or one that had ended within 10 seconds ends another way later (only in its buckets). Of more than 100 kinds (providers and models, operations) those with most runs are shown, by order of magnitude, and the others summed up as "other", which goes down when one of them grows out of it. 55000 if tables are missing.';
+'What the view run_tracker.metrics shows. 55000 if tables are missing.';
+
+-- A view of the extension's, as it depends on a function: one of the user's would get lost with DROP EXTENSION.
+CREATE VIEW run_tracker.metrics WITH (security_invoker = true) AS
+SELECT m.name, m.labels, m.value FROM run_tracker.read_metrics() m;
+DO $$ BEGIN PERFORM run_tracker.revoke_all('run_tracker.metrics'); END $$;
+
+COMMENT ON VIEW run_tracker.metrics IS
+'Metrics with the names and labels of Prometheus; openmetrics() writes them as text. Of services all runs, of others their own, and nothing about the worker. Counters (names that end in _total, histograms) do not go down when runs are retried, or deleted after they finished, or end another way after all; they do when an open run is deleted, tokens or cost of a finished task are corrected downwards, a finished run is given another kind, or one that had ended within 10 seconds ends another way later (only in its buckets). Of more than 100 kinds (providers and models, operations) those with most runs are shown, by order of magnitude, and the others summed up as "other", which goes down when one of them grows out of it.';
+COMMENT ON COLUMN run_tracker.metrics.name IS 'Name of the metric.';
+COMMENT ON COLUMN run_tracker.metrics.labels IS 'Labels, an object of strings.';
+COMMENT ON COLUMN run_tracker.metrics.value IS 'Value, in the unit that the name tells.';
 
 CREATE FUNCTION run_tracker.openmetrics() RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET extra_float_digits = 1
@@ -620,8 +640,13 @@ AS $$
         ('run_tracker_notification_resyncs_total', 'counter', 'Times that listeners were told to read everything again.'),
         ('run_tracker_pending_notifications', 'gauge', 'Changed runs that are not announced yet.'),
         ('run_tracker_notification_queue_size', 'gauge', 'Changed runs that can wait to be announced.')
+    ), names (name, family) AS (
+        SELECT f.name, f.name FROM families f
+        UNION ALL
+        SELECT f.name || s.suffix, f.name FROM families f, unnest('{_bucket,_sum,_count}'::text[]) AS s (suffix)
+        WHERE f.type = 'histogram'
     ), samples AS (
-        SELECT COALESCE(f.name, m.name) AS family, m.n, m.name
+        SELECT COALESCE(f.family, m.name) AS family, m.n, m.name
                    || CASE WHEN m.labels <> '{}' THEN '{' || (
                           SELECT string_agg(l.key || '="' || replace(replace(replace(l.value, E'\\', E'\\\\'),
                                                                      '"', E'\\"'), E'\n', E'\\n') || '"',
@@ -632,8 +657,7 @@ AS $$
                                   WHEN abs(m.value) < 1e-300 THEN '0'
                                   ELSE m.value::double precision::text END AS line
         FROM run_tracker.read_metrics() WITH ORDINALITY AS m (name, labels, value, n)
-             LEFT JOIN families f ON m.name = f.name
-                  OR f.type = 'histogram' AND m.name IN (f.name || '_bucket', f.name || '_sum', f.name || '_count')
+             LEFT JOIN names f ON f.name = m.name
     )
     SELECT COALESCE(string_agg(s.text, '' ORDER BY s.n), '') || E'# EOF\n'
     FROM (SELECT min(s.n) AS n, COALESCE(format(E'# HELP %s %s\n# TYPE %s %s\n', f.name, f.help, f.name, f.type), '')
@@ -643,14 +667,3 @@ AS $$
 $$;
 COMMENT ON FUNCTION run_tracker.openmetrics() IS
 'The view run_tracker.metrics in the text format of Prometheus, version 0.0.4, to be served as Content-Type: text/plain; version=0.0.4; charset=utf-8 (for instance by PostgREST as /rpc/openmetrics). It ends with # EOF, and buckets are written as OpenMetrics wants them; what OpenMetrics has another way are the TYPE lines of counters, which would be without _total. Numbers are rounded to double precision. 55000 if tables are missing.';
-
--- A view of the extension's, not of the user's, like worker_status: it calls a function, and would go with it.
-CREATE VIEW run_tracker.metrics WITH (security_invoker = true) AS
-SELECT m.name, m.labels, m.value FROM run_tracker.read_metrics() m;
-DO $$ BEGIN PERFORM run_tracker.revoke_all('run_tracker.metrics'); END $$;
-
-COMMENT ON VIEW run_tracker.metrics IS
-'Metrics with the names and labels of Prometheus; openmetrics() writes them as text.';
-COMMENT ON COLUMN run_tracker.metrics.name IS 'Name of the metric.';
-COMMENT ON COLUMN run_tracker.metrics.labels IS 'Labels, an object of strings.';
-COMMENT ON COLUMN run_tracker.metrics.value IS 'Value, in the unit that the name tells.';

@@ -70,10 +70,10 @@ our $INVARIANTS = <<'SQL';
 WITH total AS (
     SELECT run_id, sum(task_count) AS c1, sum(failed_task_count) AS c2, sum(open_task_count) AS c3,
            sum(input_tokens) AS c4, sum(output_tokens) AS c5, sum(total_tokens) AS c6, sum(total_cost) AS c7,
-           sum(message_count) AS c8, sum(error_count) AS c9
+           sum(message_count) AS c8, sum(error_count) AS c9, sum(retrieval_count) AS c10, sum(artifact_count) AS c11
     FROM run_tracker.run_totals GROUP BY run_id
 ), truth AS (
-    SELECT r.run_id, t.*, m.*, l.*
+    SELECT r.run_id, t.*, m.*, l.*, e.*, a.*
     FROM run_tracker.runs r,
          LATERAL (SELECT COALESCE(sum((t.phase = 'succeeded')::int), 0) AS c1,
                          COALESCE(sum((t.phase = ANY ('{failed,timed_out}'))::int), 0) AS c2,
@@ -85,7 +85,9 @@ WITH total AS (
                   FROM run_tracker.tasks t WHERE t.run_id = r.run_id) t,
          LATERAL (SELECT count(*) AS c8 FROM run_tracker.messages m WHERE m.run_id = r.run_id) m,
          LATERAL (SELECT count(*) AS c9 FROM run_tracker.logs l
-                  WHERE l.run_id = r.run_id AND l.level = ANY ('{ERROR,CRITICAL}')) l
+                  WHERE l.run_id = r.run_id AND l.level = ANY ('{ERROR,CRITICAL}')) l,
+         LATERAL (SELECT count(*) AS c10 FROM run_tracker.retrievals e WHERE e.run_id = r.run_id) e,
+         LATERAL (SELECT count(*) AS c11 FROM run_tracker.artifacts a WHERE a.run_id = r.run_id) a
 ), history AS (
     SELECT run_id, seq, from_status, to_status, attempt,
            lag(to_status) OVER w AS previous, lead(seq) OVER w IS NULL AS is_last
@@ -101,8 +103,8 @@ FROM total a FULL JOIN truth b USING (run_id)
 -- totals that are all zero may be missing, but those of a run that is gone may not be there
 WHERE b.run_id IS NULL
    OR (COALESCE(a.c1, 0), COALESCE(a.c2, 0), COALESCE(a.c3, 0), COALESCE(a.c4, 0), COALESCE(a.c5, 0), COALESCE(a.c6, 0),
-       COALESCE(a.c7, 0), COALESCE(a.c8, 0), COALESCE(a.c9, 0))
-      <> (b.c1, b.c2, b.c3, b.c4, b.c5, b.c6, b.c7, b.c8, b.c9)
+       COALESCE(a.c7, 0), COALESCE(a.c8, 0), COALESCE(a.c9, 0), COALESCE(a.c10, 0), COALESCE(a.c11, 0))
+      <> (b.c1, b.c2, b.c3, b.c4, b.c5, b.c6, b.c7, b.c8, b.c9, b.c10, b.c11)
 UNION ALL
 SELECT 'check_totals() says ' || to_jsonb(c)::text FROM run_tracker.check_totals() c
 UNION ALL
@@ -110,8 +112,23 @@ SELECT DISTINCT format('%s of run %s, which is gone', c.what, c.run_id)
 FROM (SELECT 'tasks' AS what, run_id FROM run_tracker.tasks
       UNION ALL SELECT 'messages', run_id FROM run_tracker.messages
       UNION ALL SELECT 'logs', run_id FROM run_tracker.logs
+      UNION ALL SELECT 'retrievals', run_id FROM run_tracker.retrievals
+      UNION ALL SELECT 'artifacts', run_id FROM run_tracker.artifacts
       UNION ALL SELECT 'transitions', run_id FROM run_tracker.transitions) c
 WHERE NOT EXISTS (SELECT FROM run_tracker.runs r WHERE r.run_id = c.run_id)
+UNION ALL
+-- pieces of a response are there only while it arrives, one after another
+SELECT format('piece of task %s at %s: the task is %s', c.task_id, c.start_offset, COALESCE(t.status, 'gone'))
+FROM run_tracker.response_chunks c LEFT JOIN run_tracker.tasks t ON (t.run_id, t.task_id, t.user_id) = (c.run_id, c.task_id, c.user_id)
+WHERE t.task_id IS NULL OR t.finished_at IS NOT NULL OR t.response IS NULL
+UNION ALL
+SELECT format('piece of task %s at %s instead of %s, %s bytes instead of %s', task_id, start_offset, expected, end_bytes, bytes)
+FROM (SELECT c.task_id, c.start_offset, c.end_bytes,
+             length(t.response) + sum(length(c.content)) OVER w - length(c.content) AS expected,
+             octet_length(t.response) + sum(octet_length(c.content)) OVER w AS bytes
+      FROM run_tracker.response_chunks c JOIN run_tracker.tasks t USING (run_id, task_id)
+      WINDOW w AS (PARTITION BY c.task_id ORDER BY c.start_offset)) p
+WHERE (start_offset, end_bytes) <> (expected, bytes)
 UNION ALL
 SELECT 'open task ' || t.task_id || ' in finished run ' || t.run_id
 FROM run_tracker.tasks t JOIN run_tracker.runs r USING (run_id)
@@ -217,6 +234,13 @@ INSERT INTO run_tracker.logs (run_id, level, message, details)
 SELECT pg_temp.id(0, 1 + n % 150), (ARRAY['DEBUG', 'INFO', 'WARNING', 'ERROR', 'CRITICAL'])[1 + n % 5],
        'line ' || n, '"text"' FROM generate_series(1, 500) n;
 
+INSERT INTO run_tracker.retrievals (run_id, retrieval_id, retrieval_type, query, results, duration_ms, task_id, metadata)
+SELECT pg_temp.id(0, 1 + n % 120), pg_temp.id(6, n), 'hybrid', E'what?\t' || n, '[{"id": "doc", "score": 0.50}]', n, pg_temp.id(1, n), '{}'
+FROM generate_series(1, 240) n;
+INSERT INTO run_tracker.artifacts (run_id, artifact_id, kind, name, ordinal, similarity, configuration, content, retrieval_id)
+SELECT pg_temp.id(0, 1 + n % 120), pg_temp.id(7, n), 'file', 'artifact ' || n, n, 0.10 * n, '{"a": [null]}', repeat(E'line\n', n * 20), pg_temp.id(6, n)
+FROM generate_series(1, 240) n;
+
 SET run_tracker.task_transitions = on;
 UPDATE run_tracker.tasks SET status = 'running' WHERE name ~ '[2468]$';
 UPDATE run_tracker.tasks
@@ -239,7 +263,13 @@ UPDATE run_tracker.runs SET status = 'pending' WHERE lifecycle = 'run' AND right
 UPDATE run_tracker.runs SET status = 'asking' WHERE lifecycle = 'app' AND right(run_id::text, 1) IN ('1', '2', '3');
 UPDATE run_tracker.runs SET status = 'done' WHERE lifecycle = 'app' AND right(run_id::text, 1) IN ('3', '4');
 DELETE FROM run_tracker.runs WHERE right(run_id::text, 2) = '7b';
+DELETE FROM run_tracker.retrievals WHERE right(query, 1) = '3';
+DELETE FROM run_tracker.artifacts WHERE ordinal % 7 = 0;
 DELETE FROM run_tracker.messages WHERE seq = 2 AND right(run_id::text, 1) = '6';
+-- responses that are arriving
+SELECT count(run_tracker.append_response(task_id, piece || name || E'\n')) FROM run_tracker.tasks, unnest(ARRAY['É', E'\\N', E'\t']) piece
+WHERE name ~ '[68]$' AND phase = 'active';
+UPDATE run_tracker.tasks SET status = 'completed' WHERE name ~ '88$' AND phase = 'active';
 -- finished long ago, as a fact
 INSERT INTO run_tracker.runs (run_id, user_id, status, created_at, started_at, finished_at, attempt)
 VALUES (pg_temp.id(2, 1), 'user 1', 'completed', '2001-01-01', '2001-01-01 00:00:01.5', '2001-01-02', 3);
@@ -382,11 +412,14 @@ sub works
 \set task '00000000-0000-7000-8005-000000000004'
 \set VERBOSITY sqlstate
 SELECT task_count, open_task_count, input_tokens, total_cost FROM run_tracker.run_summary WHERE run_id = :'run';
-SELECT run_tracker.complete_task(:'task', response => 'r', input_tokens => 80, cost => 8);
+SELECT run_tracker.append_response(:'task', 'r'), run_tracker.append_response(:'task', 's');
+SELECT run_tracker.complete_task(:'task', input_tokens => 80, cost => 8);
+SELECT response FROM run_tracker.tasks WHERE task_id = :'task';
+SELECT run_tracker.log_retrieval(:'run', 'hybrid') IS NULL, run_tracker.add_artifact(:'run', 'file', content => 'abc') IS NULL;
 SELECT task_count, open_task_count, input_tokens, total_cost FROM run_tracker.run_summary WHERE run_id = :'run';
 SELECT run_tracker.add_message(:'run', 'user', 'm'), run_tracker.add_log(:'run', 'm', 'ERROR');
 SELECT run_tracker.complete_run(:'run');
-SELECT status, open_task_count, message_count, error_count, name FROM run_tracker.run_summary WHERE run_id = :'run';
+SELECT status, open_task_count, message_count, error_count, retrieval_count, artifact_count, name FROM run_tracker.run_summary WHERE run_id = :'run';
 SELECT count(*), min(from_status), max(to_status) FROM run_tracker.transitions WHERE run_id = :'run' AND task_id IS NULL;
 SELECT count(*) FROM run_tracker.open_runs WHERE run_id = :'run';
 SELECT count(*) FROM app.change WHERE run_id = :'run';
@@ -404,11 +437,14 @@ UPDATE run_tracker.run_totals SET task_count = 0;
 SQL
 	is("$out$err", <<'EXPECTED', $name);
 3|2|70|7
+1|2
 t
+rs
+f|f
 4|1|150|15
 1|1
 t
-completed|0|1|1|m
+completed|0|1|1|1|1|m
 1|pending|completed
 0
 1

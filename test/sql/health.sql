@@ -384,16 +384,6 @@ RESET ROLE;
 -- Without the extension, and with it again
 --
 SELECT sum(m.value) AS finished FROM run_tracker.metrics m WHERE m.name = 'run_tracker_runs_finished_total' \gset before_
-DO $$
-DECLARE
-    detail text;
-BEGIN
-    DROP EXTENSION run_tracker;
-EXCEPTION WHEN dependent_objects_still_exist THEN
-    GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL;
-    RAISE INFO 'no: %', (SELECT string_agg(d, ', ') FROM regexp_split_to_table(detail, E'\n') d WHERE d ~ '^view');
-END
-$$;
 SET client_min_messages = warning;
 DROP EXTENSION run_tracker CASCADE;
 SELECT to_regclass('run_tracker.metrics') AS metrics, to_regclass('run_tracker.stat_totals') IS NOT NULL AS stat_totals;

@@ -41,7 +41,7 @@ DROP TRIGGER zz_run_tracker_before ON run_tracker.artifacts;
 DROP TRIGGER run_tracker_truncate ON run_tracker.retrievals;
 DROP POLICY own_rows ON run_tracker.logs;
 DROP POLICY own_rows ON run_tracker.response_chunks;
-DROP VIEW run_tracker.metrics, run_tracker.recent_runs, run_tracker.run_summary, run_tracker.active_runs;
+DROP VIEW run_tracker.recent_runs, run_tracker.run_summary, run_tracker.active_runs;
 DROP INDEX run_tracker.open_runs_queue_idx, run_tracker.open_runs_kind_queue_idx, run_tracker.open_runs_deadline_at_idx;
 ALTER TABLE run_tracker.runs ALTER COLUMN run_id DROP DEFAULT;
 ALTER TABLE run_tracker.artifacts ALTER COLUMN artifact_id DROP DEFAULT;
@@ -281,12 +281,12 @@ DELETE FROM run_tracker.runs WHERE user_id = 'dave';
 RESET ROLE;
 -- what install() adds later belongs to the same role, and open runs have their deadlines back
 SELECT count(run_tracker.create_run(lifecycle => 'workflow', user_id => 'alice'));
-DROP VIEW run_tracker.metrics, run_tracker.recent_runs, run_tracker.run_summary, run_tracker.active_runs;
+DROP VIEW run_tracker.recent_runs, run_tracker.run_summary, run_tracker.active_runs;
 DROP TABLE run_tracker.open_runs, run_tracker.run_totals, run_tracker.response_chunks, run_tracker.stat_deltas;
 SELECT run_tracker.install();
 SELECT relname FROM pg_class WHERE relnamespace = 'run_tracker'::regnamespace AND relkind = 'v' ORDER BY relname;
 SELECT count(*) AS active, count(*) FILTER (WHERE deadline_at > now()) AS with_deadline FROM run_tracker.active_runs;
-SELECT DISTINCT relowner::regrole AS owner FROM pg_class WHERE relnamespace = 'run_tracker'::regnamespace AND relname <> 'worker_status';
+SELECT DISTINCT relowner::regrole AS owner FROM pg_class WHERE relnamespace = 'run_tracker'::regnamespace AND relname NOT IN ('worker_status', 'metrics');
 SELECT count(*) AS open, (SELECT count(*) FROM run_tracker.runs WHERE finished_at IS NULL) AS expected FROM run_tracker.open_runs;
 SELECT count(*) AS wrong FROM run_tracker.check_totals();
 
@@ -315,7 +315,7 @@ SELECT count(*) FROM pg_proc WHERE pronamespace = 'run_tracker'::regnamespace;
 -- of a superuser: only the functions, as in the middle of a restore; install() brings the rest
 ALTER SCHEMA run_tracker OWNER TO regress_install_super;
 CREATE EXTENSION run_tracker;
-SELECT relname FROM pg_class WHERE relnamespace = 'run_tracker'::regnamespace;
+SELECT relname FROM pg_class WHERE relnamespace = 'run_tracker'::regnamespace ORDER BY relname;
 CALL pg_temp.try('SELECT run_tracker.create_run()');
 SELECT run_tracker.install();
 SELECT count(run_tracker.create_run(user_id => 'alice'));

@@ -19,7 +19,7 @@ my $survivors = qr/^(rows|sequence|schema|relation|index|statistics|publication|
 # Privileges on functions go with the functions.
 sub without_function_grants
 {
-	return join "\n", map { /^(function\|run_tracker|relation\|run_tracker\.worker_status\|)/ ? s/\|[^|]*$//r : $_ } grep { !/^member\|/ } split /\n/, $_[0];
+	return join "\n", map { /^(function\|run_tracker|relation\|run_tracker\.(?:worker_status|metrics)\|)/ ? s/\|[^|]*$//r : $_ } grep { !/^member\|/ } split /\n/, $_[0];
 }
 
 sub column_types
@@ -29,8 +29,8 @@ sub column_types
 SELECT attrelid::regclass, attname, atttypid::regtype, attnotnull, attidentity, attgenerated, attacl
 FROM pg_attribute JOIN pg_class c ON c.oid = attrelid
 WHERE relnamespace = 'run_tracker'::regnamespace AND relkind IN ('r', 'v') AND attnum > 0 AND NOT attisdropped
-  -- the one view that is the extension's
-  AND relname <> 'worker_status'
+  -- the views that are the extension's
+  AND relname NOT IN ('worker_status', 'metrics')
 ORDER BY attrelid::regclass::text, attnum
 SQL
 }
@@ -39,7 +39,7 @@ for my $db (qw(db owned))
 {
 	my $before = fingerprint($node, $db);
 	my $columns = column_types($db);
-	my $rows = join "\n", grep { /$survivors/ && !/worker_status/ } split /\n/, $before;
+	my $rows = join "\n", grep { /$survivors/ && !/worker_status|run_tracker\.metrics/ } split /\n/, $before;
 
 	my ($rc, $out, $err) = $node->psql($db, 'DROP EXTENSION run_tracker');
 	isnt($rc, 0, "$db: DROP EXTENSION is refused");
@@ -56,7 +56,7 @@ for my $db (qw(db owned))
 		'app_change',
 		'and all triggers but the one of the user');
 	same(column_types($db), $columns, 'no column is lost');
-	same(join("\n", grep { /$survivors/ && !/worker_status/ } split /\n/, fingerprint($node, $db)),
+	same(join("\n", grep { /$survivors/ && !/worker_status|run_tracker\.metrics/ } split /\n/, fingerprint($node, $db)),
 		$rows, 'no row, index, constraint, view, privilege, sequence or publication is lost');
 
 	# A role that was granted the tables now sees nothing, rather than everything: row level security is on still.
@@ -81,6 +81,11 @@ DELETE FROM run_tracker.runs WHERE run_id::text ~ 'e$';
 UPDATE run_tracker.runs SET status = 'cancelled', phase = 'cancelled', finished_at = now() WHERE run_id::text ~ '0f$' AND finished_at IS NULL;
 UPDATE run_tracker.tasks t SET status = 'cancelled', phase = 'cancelled', finished_at = now()
 FROM run_tracker.runs r WHERE r.run_id = t.run_id AND r.finished_at IS NOT NULL AND t.finished_at IS NULL;
+INSERT INTO run_tracker.retrievals (run_id, retrieval_id, user_id, retrieval_type, results_count, created_at)
+SELECT run_id, gen_random_uuid(), user_id, 'untracked', 0, now() FROM run_tracker.runs WHERE priority = 1;
+DELETE FROM run_tracker.artifacts WHERE ordinal % 5 = 0;
+-- a response that is replaced
+UPDATE run_tracker.tasks SET response = 'untracked' WHERE name ~ '98$' AND finished_at IS NULL;
 -- still open, but another worker and priority
 UPDATE run_tracker.runs SET worker = 'untracked', priority = 9, attempt = attempt + 1 WHERE run_id::text ~ '1$' AND finished_at IS NULL;
 SQL
@@ -88,12 +93,26 @@ SQL
 	{
 		$node->safe_psql($db, $untracked);
 	}
-	$rows = join "\n", grep { /^rows\|run_tracker\.(runs|tasks|messages|logs|lifecycles)\|/ } split /\n/, fingerprint($node, $db);
+	my $ledger = qr/^rows\|run_tracker\.(runs|messages|logs|retrievals|artifacts|lifecycles)\|/;
+	$rows = join "\n", grep { /$ledger/ } split /\n/, fingerprint($node, $db);
+	# what tasks have to be like: if they have finished meanwhile, with all that had arrived of their responses
+	$node->safe_psql($db, <<'SQL');
+CREATE TABLE expected_task AS
+SELECT t.task_id, to_jsonb(t) - 'updated_at' || CASE WHEN t.finished_at IS NOT NULL AND c.rest IS NOT NULL
+                                                     THEN jsonb_build_object('response', t.response || c.rest) ELSE '{}' END AS row
+FROM run_tracker.tasks t LEFT JOIN (SELECT task_id, string_agg(content, '' ORDER BY start_offset) AS rest
+                                    FROM run_tracker.response_chunks GROUP BY task_id) c USING (task_id)
+SQL
+	is($node->safe_psql($db, 'SELECT count(*) > 10 FROM run_tracker.response_chunks'), 't', "$db: responses are arriving");
 
 	$node->safe_psql($db, 'CREATE EXTENSION run_tracker');
 	is($node->safe_psql($db, 'SELECT run_tracker.install()'), '1.0', "$db: CREATE EXTENSION and install()");
-	same( join("\n", grep { /^rows\|run_tracker\.(runs|tasks|messages|logs|lifecycles)\|/ } split /\n/, fingerprint($node, $db)),
-		$rows, 'change no row');
+	same(join("\n", grep { /$ledger/ } split /\n/, fingerprint($node, $db)), $rows, 'change no row');
+	is( $node->safe_psql(
+			$db, q{SELECT count(*) FROM expected_task e FULL JOIN run_tracker.tasks t USING (task_id) WHERE e.row IS DISTINCT FROM to_jsonb(t) - 'updated_at'}),
+		'0',
+		'but put the pieces of responses together where tasks have finished');
+	$node->safe_psql($db, 'DROP TABLE expected_task');
 	invariants_hold($node, $db, 'totals and open set are right, also after untracked writes', without_history => $db eq 'db');
 
 	if ($db eq 'owned')

@@ -22,6 +22,9 @@ $node->safe_psql('postgres', <<'SQL');
 CREATE EXTENSION run_tracker;
 CREATE SCHEMA stress;
 CREATE TABLE stress.done (op text, outcome text);
+-- Every piece of a response, and where it ends; a task that is deleted and made again is another one.
+CREATE TABLE stress.piece (task_id uuid, created_at timestamptz, attempt int, end_offset bigint, content text);
+CREATE INDEX ON stress.piece (task_id);
 
 -- Runs 1 to 5 are hot.
 CREATE FUNCTION stress.run(n int) RETURNS uuid LANGUAGE sql IMMUTABLE AS
@@ -39,13 +42,16 @@ DECLARE
     other uuid := stress.random_run();
     task uuid := stress.random_task(run);
     outcome text := 'done';
+    token text;
+    length bigint;
 BEGIN
     IF op = 'any' THEN
         op := (ARRAY['create_run', 'start_run', 'complete_run', 'fail_run', 'cancel_run', 'retry_run', 'retry_run', 'retry_run', 'pause_run',
             'update_progress', 'create_task', 'create_task', 'create_task', 'create_task', 'start_task', 'start_task', 'complete_task', 'complete_task', 'complete_task',
             'complete_task', 'fail_task', 'cancel_task', 'retry_task', 'correct_task', 'correct_tasks', 'reopen_tasks', 'move_task', 'move_tasks', 'delete_task',
             'delete_tasks', 'delete_run', 'upsert_task', 'merge_task', 'insert_tasks', 'finish_tasks', 'add_message', 'add_message', 'add_messages',
-            'delete_messages', 'add_log', 'add_log', 'delete_logs', 'change_log', 'new_run_with_tasks', 'end_runs', 'rename_run'])[1 + floor(random() * 46)::int];
+            'delete_messages', 'add_log', 'add_log', 'delete_logs', 'change_log', 'new_run_with_tasks', 'end_runs', 'rename_run',
+            'append', 'append', 'append', 'append', 'append_many', 'log_retrieval', 'add_artifact', 'delete_artifacts'])[1 + floor(random() * 54)::int];
     END IF;
     BEGIN
         CASE op
@@ -94,6 +100,15 @@ BEGIN
         WHEN 'add_log' THEN PERFORM run_tracker.add_log(run, 'line', CASE WHEN random() < 0.5 THEN 'ERROR' ELSE 'INFO' END);
         WHEN 'delete_logs' THEN DELETE FROM run_tracker.logs WHERE run_id IN (run, other) AND random() < 0.3;
         WHEN 'change_log' THEN UPDATE run_tracker.logs SET level = CASE level WHEN 'INFO' THEN 'CRITICAL' ELSE 'INFO' END WHERE run_id = run AND random() < 0.3;
+        WHEN 'append', 'append_many' THEN
+            FOR i IN 1 .. CASE op WHEN 'append' THEN 1 ELSE 5 END LOOP
+                token := '<' || substr(md5(random()::text), 1, 8) || repeat('東', floor(random() * 20)::int) || '>';
+                length := run_tracker.append_response(task, token);
+                INSERT INTO stress.piece SELECT task_id, created_at, attempt, length, token FROM run_tracker.tasks WHERE task_id = task;
+            END LOOP;
+        WHEN 'log_retrieval' THEN PERFORM run_tracker.log_retrieval(run, 'x', results => '[1]');
+        WHEN 'add_artifact' THEN PERFORM run_tracker.add_artifact(run, 'x', content => 'y');
+        WHEN 'delete_artifacts' THEN DELETE FROM run_tracker.artifacts WHERE run_id IN (run, other) AND random() < 0.3;
         WHEN 'new_run_with_tasks' THEN
             WITH r AS (INSERT INTO run_tracker.runs (run_id, user_id) VALUES (gen_random_uuid(), 'u') RETURNING run_id),
                  m AS (INSERT INTO run_tracker.messages (run_id, role, content) SELECT run_id, 'user', 'x' FROM r)
@@ -111,6 +126,21 @@ BEGIN
     INSERT INTO stress.done VALUES (op, outcome);
 END
 $$;
+-- Every response consists of its pieces, all of them, in the order in which they were committed; complete_task() may bring
+-- another one, "r".
+CREATE VIEW stress.wrong_response AS
+SELECT format('%s %s: %s', t.task_id, t.status, problem) AS what
+FROM run_tracker.tasks t, LATERAL (SELECT run_tracker.task_response(t.task_id) AS whole) r,
+     LATERAL (
+        SELECT format('%L is not at the end of %L', p.content, left(whole, p.end_offset::int)) AS problem
+        FROM stress.piece p
+        WHERE (p.task_id, p.created_at, p.attempt) = (t.task_id, t.created_at, t.attempt)
+          AND right(left(whole, p.end_offset::int), length(p.content)) IS DISTINCT FROM p.content
+        UNION ALL
+        SELECT format('%s characters instead of %s', length(whole), sum(length(p.content)))
+        FROM stress.piece p WHERE (p.task_id, p.created_at, p.attempt) = (t.task_id, t.created_at, t.attempt)
+        HAVING COALESCE(sum(length(p.content)), 0) <> COALESCE(length(whole), 0)) w
+WHERE whole IS DISTINCT FROM 'r';
 -- What somebody sees who looks in the middle of it.
 CREATE FUNCTION stress.look() RETURNS void LANGUAGE plpgsql VOLATILE AS
 $$
@@ -120,6 +150,10 @@ BEGIN
     SELECT to_jsonb(c)::text INTO violation FROM run_tracker.check_totals() c LIMIT 1;
     IF FOUND THEN
         RAISE 'a snapshot shows wrong totals: %', violation;
+    END IF;
+    SELECT what INTO violation FROM stress.wrong_response LIMIT 1;
+    IF FOUND THEN
+        RAISE 'a snapshot shows a wrong response: %', violation;
     END IF;
 END
 $$;
@@ -134,6 +168,7 @@ my %scripts = (
 	'repeatable@3' =>
 	  "BEGIN ISOLATION LEVEL REPEATABLE READ;\nSELECT stress.step('any');\nSELECT stress.step('any');\nEND;",
 	'serializable@1' => "BEGIN ISOLATION LEVEL SERIALIZABLE;\nSELECT stress.step('any');\nEND;",
+	'stream@2' => "SELECT stress.step('append');\nBEGIN;\nSELECT stress.step('append_many');\nSELECT stress.step('any');\nEND;",
 	'rollback@2' => "BEGIN;\nSELECT stress.step('any');\nSELECT stress.step('any');\nROLLBACK;",
 	'savepoint@3' => "BEGIN;\nSELECT stress.step('any');\nSAVEPOINT a;\nSELECT stress.step('any');\nROLLBACK TO a;\n"
 	  . "SELECT stress.step('any');\nSAVEPOINT b;\nSELECT stress.step('any');\nRELEASE b;\nEND;",
@@ -165,9 +200,19 @@ my @unexpected = log_errors($node, 0, '40001', '40P01', '57014');
 is(scalar(@unexpected), 0, 'only conflicts and deadlocks are in the log');
 diag(join "\n", map { substr($_, 0, 500) } @unexpected > 10 ? @unexpected[ 0 .. 9 ] : @unexpected) if @unexpected;
 invariants_hold($node, 'postgres', 'totals and open set are true');
+# and invariants_hold() has found no piece of a response that nothing will put together
+sub responses_are_whole
+{
+	my ($name) = @_;
+	my @wrong = split /\n/, $node->safe_psql('postgres', 'SELECT * FROM stress.wrong_response');
+	is(scalar(@wrong), 0, $name);
+	diag(join "\n", @wrong > 10 ? @wrong[ 0 .. 9 ] : @wrong) if @wrong;
+	return;
+}
+responses_are_whole('responses are whole');
 
 # Has it really done everything?
-my @ops = $node->safe_psql('postgres', q{SELECT prosrc FROM pg_proc WHERE proname = 'step'}) =~ /WHEN '([a-z_]+)' THEN/g;
+my @ops = map { /'([a-z_]+)'/g } $node->safe_psql('postgres', q{SELECT prosrc FROM pg_proc WHERE proname = 'step'}) =~ /^\s+WHEN ('[a-z_', ]+') THEN/mg;
 my %done = map { split /\|/ } split /\n/, $node->safe_psql('postgres', q{SELECT op, count(*) FILTER (WHERE outcome = 'done') FROM stress.done GROUP BY 1});
 is(join(' ', grep { !$done{$_} } @ops), '', 'every operation succeeded at least once');
 my ($transactions) = $out =~ /number of transactions actually processed: (\d+)/;
@@ -241,12 +286,14 @@ $node->stop('immediate');
 IPC::Run::finish($pgbench);
 $node->start;
 invariants_hold($node, 'postgres', 'totals and open set are true after a crash');
+responses_are_whole('and responses whole');
 is($node->safe_psql('postgres', 'SELECT run_tracker.create_run() IS NOT NULL'), 't', 'and work goes on');
 is(join("\n", grep { !/57P0[123]|08006/ } log_errors($node, $log_end, '40001', '40P01', '57014')), '', 'no other error in the log');
 
 ($ok, $out, $err) = run_cmd($node, [ pgbench(3) ]);
 ok($ok && $out =~ /number of failed transactions: 0 /, 'from many connections, too') or diag($out, $err);
 invariants_hold($node, 'postgres', 'and all stays true');
+responses_are_whole('and whole');
 
 $node->stop;
 done_testing();

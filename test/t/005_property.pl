@@ -1,5 +1,5 @@
-# Random sequences of operations: after each of them the totals are what the rows add up to, whatever was rolled back in
-# between. The sequences are the same in every run; RUN_TRACKER_SEED adds another one.
+# Random sequences of operations: after each of them the totals are what the rows add up to, and every task has the
+# response that was assigned and appended to it, whatever was rolled back in between. The sequences are the same in every run; RUN_TRACKER_SEED adds another one.
 use strict;
 use warnings;
 
@@ -16,7 +16,64 @@ my $runs = 6;
 
 my $node = new_server('property');
 $node->safe_psql('postgres', 'CREATE EXTENSION run_tracker');
-$node->safe_psql('postgres', "CREATE VIEW violation (what) AS $RunTracker::INVARIANTS");
+# What the response of each task has to be, kept by triggers and a function of the test's own: a statement assigns a
+# response, a retry begins without one, pieces are appended.
+$node->safe_psql('postgres', <<'SQL');
+CREATE TABLE model (task_id uuid PRIMARY KEY, response text, assigned boolean);
+CREATE FUNCTION model_before() RETURNS trigger LANGUAGE plpgsql SET search_path = public AS $$
+BEGIN
+    UPDATE model SET assigned = NEW.response IS DISTINCT FROM OLD.response,
+                     response = CASE WHEN NEW.response IS DISTINCT FROM OLD.response THEN NEW.response ELSE response END
+    WHERE task_id = OLD.task_id;
+    RETURN NEW;
+END
+$$;
+CREATE FUNCTION model_after() RETURNS trigger LANGUAGE plpgsql SET search_path = public AS $$
+BEGIN
+    IF TG_OP = 'TRUNCATE' THEN
+        DELETE FROM model;
+    ELSIF TG_OP = 'DELETE' THEN
+        DELETE FROM model WHERE task_id = OLD.task_id;
+    ELSIF TG_OP = 'INSERT' THEN
+        INSERT INTO model VALUES (NEW.task_id, NEW.response);
+    ELSE
+        UPDATE model SET task_id = NEW.task_id, response = CASE WHEN NEW.attempt = OLD.attempt OR assigned THEN response END
+        WHERE task_id = OLD.task_id;
+    END IF;
+    RETURN NULL;
+END
+$$;
+-- the first of the triggers sees what the statement assigns
+CREATE TRIGGER a_model BEFORE UPDATE ON run_tracker.tasks FOR EACH ROW EXECUTE FUNCTION model_before();
+CREATE TRIGGER model AFTER INSERT OR UPDATE OR DELETE ON run_tracker.tasks FOR EACH ROW EXECUTE FUNCTION model_after();
+CREATE TRIGGER model_truncate AFTER TRUNCATE ON run_tracker.tasks FOR EACH STATEMENT EXECUTE FUNCTION model_after();
+CREATE FUNCTION append(task uuid, VARIADIC pieces text[]) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    whole text;
+    piece text;
+BEGIN
+    FOREACH piece IN ARRAY pieces LOOP
+        whole := (SELECT response FROM model WHERE task_id = task) || piece;
+        IF run_tracker.append_response(task, piece) <> length(COALESCE(whole, piece)) THEN
+            RAISE 'append_response() returned a wrong length' USING ERRCODE = 'assert_failure';
+        END IF;
+        UPDATE model SET response = COALESCE(whole, NULLIF(piece, '')) WHERE task_id = task;
+    END LOOP;
+END
+$$;
+SQL
+$node->safe_psql('postgres', "CREATE VIEW violation (what) AS $RunTracker::INVARIANTS" . <<'SQL');
+UNION ALL
+SELECT format('response of task %s, %s: %L instead of %L', task_id, t.status, actual, m.response)
+FROM run_tracker.tasks t FULL JOIN model m USING (task_id),
+     LATERAL (SELECT CASE WHEN t.task_id IS NOT NULL THEN run_tracker.task_response(t.task_id) END AS actual) r
+WHERE t.task_id IS NULL OR m.task_id IS NULL OR actual IS DISTINCT FROM m.response
+UNION ALL
+SELECT format('response of task %s from %s: %L of %L', task_id, n, r.content, m.response)
+FROM run_tracker.tasks t JOIN model m USING (task_id), unnest('{0,2,7,20}'::int[]) n, LATERAL run_tracker.read_response(task_id, n) r
+WHERE r.content <> COALESCE(substr(m.response, n + 1), '') OR r.next_offset <> length(COALESCE(m.response, ''))
+   OR r.finished <> (t.finished_at IS NOT NULL)
+SQL
 
 # perl's own generator differs between versions.
 my $state;
@@ -40,6 +97,7 @@ sub task_id
 sub amount { return one_of('NULL', 0, 1, 1 + random_below(1000), '999999999999'); }
 sub cost { return one_of('NULL', '0', '0.000000000000000000001', random_below(100) . '.10', '123456789012345678901234567890.5'); }
 sub task_status { return one_of(qw(pending running streaming completed completed failed cancelled timeout)); }
+sub piece { return one_of("''", "'é'", "'two'", "'three\n'", "repeat('東', 7)", "repeat('abc', 1000)"); }
 sub run_status { return one_of(qw(pending running paused completed failed cancelled timeout)); }
 
 # user u1 owns the runs with odd numbers
@@ -84,6 +142,15 @@ my @operations = (
 			  . "INSERT INTO run_tracker.tasks (run_id, task_id, status) SELECT run_id, $t, 'failed' FROM r" } ],
 	[ 1, sub { sprintf "WITH gone AS (DELETE FROM run_tracker.tasks WHERE task_id = %s RETURNING *) INSERT INTO run_tracker.tasks (run_id, task_id, status, cost) SELECT run_id, %s, 'failed', cost FROM gone",
 				task_id(), new_task() } ],
+	[ 12, sub { sprintf 'SELECT append(%s, %s)', task_id(), join ', ', map { piece() } 0 .. random_below(3) } ],
+	[ 1, sub { sprintf 'SELECT append(task_id, %s) FROM run_tracker.tasks WHERE run_id = %s AND finished_at IS NULL', piece(), run_id() } ],
+	[ 2, sub { sprintf 'UPDATE run_tracker.tasks SET response = %s WHERE task_id IN (%s, %s)', one_of('NULL', "''", piece()), task_id(), task_id() } ],
+	[ 1, sub { sprintf 'UPDATE run_tracker.tasks SET name = name WHERE run_id = %s', run_id() } ],
+	[ 1, sub { sprintf 'SELECT run_tracker.complete_task(%s, response => %s)', task_id(), piece() } ],
+	[ 3, sub { sprintf "SELECT run_tracker.log_retrieval(%s, 'x', results => '[1]')", run_id() } ],
+	[ 3, sub { sprintf "SELECT run_tracker.add_artifact(%s, 'x', content => 'y')", run_id() } ],
+	[ 1, sub { my $r = run_id(); sprintf 'UPDATE run_tracker.%s SET run_id = %s, user_id = %s WHERE run_id = %s', one_of('retrievals', 'artifacts'), $r, owner($r), run_id() } ],
+	[ 1, sub { sprintf 'DELETE FROM run_tracker.%s WHERE run_id = %s', one_of('retrievals', 'artifacts'), run_id() } ],
 	[ 2, sub { sprintf "SELECT run_tracker.add_message(%s, '%s', 'text')", run_id(), one_of('user', 'assistant') } ],
 	[ 1, sub { sprintf "INSERT INTO run_tracker.messages (run_id, role, content) SELECT %s, 'tool', i::text FROM generate_series(1, 3) i", run_id() } ],
 	[ 1, sub { sprintf 'DELETE FROM run_tracker.messages WHERE run_id = %s AND seq %% 2 = 0', run_id() } ],
@@ -95,7 +162,7 @@ my @operations = (
 	[ 1, sub { sprintf "DO \$\$ BEGIN PERFORM run_tracker.complete_task(%s, cost => 1); UPDATE run_tracker.tasks SET cost = 2; RAISE 'no'; EXCEPTION WHEN raise_exception OR no_data_found OR SQLSTATE 'RT001' THEN UPDATE run_tracker.tasks SET cost = 4 WHERE run_id = %s; END \$\$",
 				task_id(), run_id() } ]);
 my @rare = (
-	(sub { 'TRUNCATE run_tracker.' . one_of(qw(tasks messages logs)) }) x 3,
+	(sub { 'TRUNCATE run_tracker.' . one_of(qw(tasks messages logs retrievals artifacts)) }) x 4,
 	sub { 'TRUNCATE run_tracker.runs CASCADE' },
 	sub { 'DELETE FROM run_tracker.runs' },
 	sub { 'SELECT run_tracker.rebuild_totals()' },
