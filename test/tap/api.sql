@@ -486,7 +486,7 @@ SELECT set_eq(
     'no index of the ledger or the totals is on a column that changes while a row is open');
 SELECT set_eq(
     $$SELECT attname FROM indexed_columns WHERE relation = 'open_runs'$$,
-    ARRAY['run_id', 'deadline_at', 'lifecycle', 'kind', 'priority', 'available_at', 'phase'],
+    ARRAY['run_id', 'user_id', 'deadline_at', 'lifecycle', 'kind', 'priority', 'available_at', 'phase'],
     'a mark of activity changes no index: what claims and passes look for is indexed, last_activity_at and worker are not');
 SELECT is_empty(
     $$SELECT c.relname || '.' || a.attname FROM our_relations c JOIN pg_index i ON i.indexrelid = c.oid
