@@ -368,12 +368,11 @@ name_from(RtStatKey *key, RtStatName name, TupleTableSlot *row, AttrNumber att)
 		rt_stat_name(key, name, NULL);
 		return;
 	}
-	/* the key of a user is needed whole; runs_before bounds it */
 	t = DatumGetTextPP(value);
 	key->names[name] = VARDATA_ANY(t);
-	key->lens[name] = name == RT_STAT_USER_ID ?
-						  (int) VARSIZE_ANY_EXHDR(t) :
-						  pg_mbcliplen(VARDATA_ANY(t), VARSIZE_ANY_EXHDR(t), MAX_NAME_LENGTH);
+	key->lens[name] =
+		pg_mbcliplen(VARDATA_ANY(t), VARSIZE_ANY_EXHDR(t),
+					 name == RT_STAT_USER_ID ? RT_MAX_USER_ID_LENGTH : MAX_NAME_LENGTH);
 }
 
 static int64
