@@ -277,15 +277,19 @@ h3 { font-size: 0.95rem; margin: 0; font-weight: 600; overflow-wrap: anywhere; }
 p { margin: 0; } small { font-size: 0.8rem; }
 a { color: var(--accent); overflow-wrap: anywhere; }
 .facts time { font-variant-numeric: tabular-nums; }
-pre, code, .mono { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace; font-size: 0.8rem; }
+pre, code, .mono { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace;
+  font-size: 0.8rem; }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: 0; }
-.sr { position: absolute; width: 1px; height: 1px; margin: -1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
+.sr { position: absolute; width: 1px; height: 1px; margin: -1px; overflow: hidden; clip-path: inset(50%);
+  white-space: nowrap; }
 .muted, .cut, .none { color: var(--muted); } .cut { font-style: italic; font-size: 0.85rem; } .none { padding: 6px 0; }
 .card { background: var(--card); border: 1px solid var(--line); border-radius: 12px; padding: 20px 22px; margin: 0 0 18px; }
 .eyebrow { color: var(--muted); font-size: 0.85rem; margin-bottom: 4px; overflow-wrap: anywhere; }
 .title { display: flex; flex-wrap: wrap; align-items: center; gap: 8px 14px; }
-.badge { display: inline-block; max-width: 100%; border-radius: 999px; padding: 1px 10px; font-size: 0.8rem; font-weight: 600;
-  line-height: 1.5; overflow-wrap: break-word; color: var(--t); background: color-mix(in srgb, var(--c) var(--tint), transparent); }
+.badge { display: inline-block; max-width: 100%; border-radius: 999px; padding: 1px 10px; font-size: 0.8rem;
+  font-weight: 600;
+  line-height: 1.5; overflow-wrap: break-word; color: var(--t);
+    background: color-mix(in srgb, var(--c) var(--tint), transparent); }
 .badge::before { content: ""; display: inline-block; width: 7px; height: 7px; border-radius: 50%; background: var(--c);
   margin-inline-end: 6px; vertical-align: 1px; }
 .facts { display: grid; grid-template-columns: repeat(auto-fill, minmax(210px, 1fr)); gap: 12px 24px; margin: 18px 0 0; }
@@ -300,28 +304,36 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: 0; }
 .tiles div { background: var(--card); border: 1px solid var(--line); border-radius: 12px; padding: 12px 18px; min-width: 0; }
 .seven { grid-template-columns: repeat(7, minmax(0, 1fr)); } .six { grid-template-columns: repeat(6, minmax(0, 1fr)); }
 .seven div, .six div { padding: 12px 14px; } .six dd { font-size: 1.2rem; }
-.tiles [class^="p-"] dt::before { content: ""; display: inline-block; width: 8px; height: 8px; border-radius: 50%; background: var(--c);
+.tiles [class^="p-"] dt::before { content: ""; display: inline-block; width: 8px; height: 8px; border-radius: 50%;
+  background: var(--c);
   margin-inline-end: 6px; vertical-align: 1px; }
 .tiles dd { margin: 0; font-size: 1.3rem; font-weight: 650; line-height: 1.3; font-variant-numeric: tabular-nums;
   overflow-wrap: anywhere; }
 .tiles dd small { display: block; font-size: 0.8rem; font-weight: 400; color: var(--muted); line-height: 1.35; }
 table { width: 100%; border-collapse: collapse; }
-th { text-align: start; font-weight: 600; } thead th { color: var(--muted); font-size: 0.8rem; font-weight: 500; white-space: nowrap; }
+th { text-align: start; font-weight: 600; } thead th { color: var(--muted); font-size: 0.8rem; font-weight: 500;
+  white-space: nowrap; }
 th, td { padding: 8px 10px; vertical-align: top; border-bottom: 1px solid var(--line); overflow-wrap: anywhere; }
 tbody tr:last-child > td, tbody tr:last-child > th { border-bottom: 0; }
 th:first-child, td:first-child { padding-inline-start: 0; } th:last-child, td:last-child { padding-inline-end: 0; }
-td time, td .mono, th .mono { white-space: nowrap; } tbody th small, td small { display: block; font-weight: 400; color: var(--muted); }
+td time, td .mono, th .mono { white-space: nowrap; } tbody th small, td small { display: block; font-weight: 400;
+  color: var(--muted); }
 .num { text-align: end; font-variant-numeric: tabular-nums; white-space: nowrap; }
 tr.with > td, tr.with > th { border-bottom: 0; padding-bottom: 2px; } tr.more > td { padding-top: 0; }
 .error { color: var(--t); white-space: pre-wrap; font-size: 0.88rem; margin: 2px 0; }
-details { margin-top: 4px; } .folds { display: flex; flex-wrap: wrap; gap: 0 18px; } .folds details[open], .folds .cut { flex: 1 0 100%; }
-.folds details { max-width: 100%; min-width: 0; } summary { cursor: pointer; color: var(--muted); font-size: 0.85rem; width: fit-content; }
+details { margin-top: 4px; } .folds { display: flex; flex-wrap: wrap; gap: 0 18px; }
+.folds details[open], .folds .cut { flex: 1 0 100%; }
+.folds details { max-width: 100%; min-width: 0; } summary { cursor: pointer; color: var(--muted); font-size: 0.85rem;
+  width: fit-content; }
 summary:hover { color: var(--text); }
 details pre { background: var(--soft); border: 1px solid var(--line); border-radius: 8px; padding: 10px 12px; margin: 6px 0;
   max-height: 480px; overflow: auto; }
-svg { display: block; } svg text { font-size: 11px; fill: var(--muted); font-family: inherit; font-variant-numeric: tabular-nums; }
-.flow { table-layout: fixed; } .flow th, .flow td { padding-top: 4px; padding-bottom: 4px; border-bottom: 0; vertical-align: middle; }
-.flow th:first-child { width: 34%; } .flow .num { width: 112px; white-space: normal; overflow-wrap: normal; font-size: 0.85rem; color: var(--muted); } .flow thead .num { font-size: 0.8rem; }
+svg { display: block; } svg text { font-size: 11px; fill: var(--muted); font-family: inherit;
+  font-variant-numeric: tabular-nums; }
+.flow { table-layout: fixed; } .flow th, .flow td { padding-top: 4px; padding-bottom: 4px; border-bottom: 0;
+  vertical-align: middle; }
+.flow th:first-child { width: 34%; } .flow .num { width: 112px; white-space: normal; overflow-wrap: normal;
+  font-size: 0.85rem; color: var(--muted); } .flow thead .num { font-size: 0.8rem; }
 .flow tbody th { font-weight: 400; font-size: 0.9rem; line-height: 1.35; }
 .flow tbody tr.state th { font-weight: 600; } .flow tbody tr.retrieval th { color: var(--retrieval); }
 .flow tbody + tbody td, .flow tbody + tbody th { border: 0; }
@@ -341,24 +353,29 @@ svg { display: block; } svg text { font-size: 11px; fill: var(--muted); font-fam
   border-start-end-radius: 4px; }
 .talk .m-system { align-self: center; background: none; border-style: dashed; border-radius: 14px; font-size: 0.9rem;
   color: var(--muted); }
-.talk .m-tool { background: none; } .talk .m-tool .said { font-family: ui-monospace, "DejaVu Sans Mono", monospace; font-size: 0.8rem; }
-.who { font-size: 0.8rem; color: var(--muted); margin-bottom: 2px; display: flex; flex-wrap: wrap; gap: 0 8px; } .who strong { color: var(--text); }
+.talk .m-tool { background: none; } .talk .m-tool .said { font-family: ui-monospace, "DejaVu Sans Mono", monospace;
+  font-size: 0.8rem; }
+.who { font-size: 0.8rem; color: var(--muted); margin-bottom: 2px; display: flex; flex-wrap: wrap; gap: 0 8px; }
+.who strong { color: var(--text); }
 .said { white-space: pre-wrap; overflow-wrap: anywhere; } .said + .said { margin-top: 6px; }
 .meta { font-size: 0.8rem; color: var(--muted); overflow-wrap: anywhere; } .said + .meta { margin-top: 4px; }
 .found { border-top: 1px solid var(--line); padding: 14px 0 4px; } .found:first-of-type { border-top: 0; padding-top: 0; }
 .found ol { list-style: none; margin: 8px 0 0; padding: 0; }
-.found li { display: grid; grid-template-columns: 2ch minmax(0, 1fr) 132px; gap: 0 12px; padding: 5px 0; align-items: baseline; }
+.found li { display: grid; grid-template-columns: 2ch minmax(0, 1fr) 132px; gap: 0 12px; padding: 5px 0;
+  align-items: baseline; }
 .found li > span:first-child { color: var(--muted); font-size: 0.85rem; text-align: end; }
 .found .what { overflow-wrap: anywhere; } .found .what small { display: block; color: var(--muted); white-space: pre-wrap; }
 .score { display: flex; align-items: center; gap: 8px; font-variant-numeric: tabular-nums; font-size: 0.85rem;
   justify-content: flex-end; overflow-wrap: anywhere; }
-.score .meter { flex: 1; } .meter { display: block; height: 6px; min-width: 30px; border-radius: 3px; background: var(--line); overflow: hidden; }
+.score .meter { flex: 1; } .meter { display: block; height: 6px; min-width: 30px; border-radius: 3px;
+  background: var(--line); overflow: hidden; }
 .meter span { display: block; height: 100%; background: var(--c); border-radius: 3px; }
 .level { font-size: 0.75rem; font-weight: 600; letter-spacing: 0.02em; color: var(--t); }
 .message { white-space: pre-wrap; } .log th:first-child { width: 120px; } .log th:nth-child(2) { width: 110px; }
 .pair { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 18px; } .pair .card { min-width: 0; }
 .chart { position: relative; }
-.chart > svg { width: 100%; height: 240px; padding: 10px 2px 26px 62px; overflow: visible; } .chart svg svg { overflow: visible; }
+.chart > svg { width: 100%; height: 240px; padding: 10px 2px 26px 62px; overflow: visible; }
+.chart svg svg { overflow: visible; }
 .chart .grid { stroke: var(--line); } .chart .area { fill: var(--c); }
 .chart .curve { fill: none; stroke: var(--c); stroke-width: 2; vector-effect: non-scaling-stroke; stroke-linejoin: round; }
 .chart .spot { fill: var(--c); stroke: var(--card); } .chart .hit { fill: transparent; }
@@ -366,23 +383,32 @@ svg { display: block; } svg text { font-size: 11px; fill: var(--muted); font-fam
 .chart .none { position: absolute; inset: 10px 2px 26px 62px; display: flex; align-items: center; justify-content: center; }
 .stack td .meter { margin-top: 5px; width: 100%; min-width: 60px; }
 footer { color: var(--muted); font-size: 0.8rem; text-align: center; margin-top: 26px; }
-@media (max-width: 900px) { .seven { grid-template-columns: repeat(4, minmax(0, 1fr)); } .six { grid-template-columns: repeat(3, minmax(0, 1fr)); } .pair { grid-template-columns: minmax(0, 1fr); gap: 0; } }
+@media (max-width: 900px) { .seven { grid-template-columns: repeat(4, minmax(0, 1fr)); }
+.six { grid-template-columns: repeat(3, minmax(0, 1fr)); } .pair { grid-template-columns: minmax(0, 1fr); gap: 0; } }
 @media (max-width: 640px) {
-  main { padding: 14px 12px 28px; } .card { padding: 16px; border-radius: 10px; margin-bottom: 12px; } h1 { font-size: 1.3rem; }
-  .tiles, .seven, .six { grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 10px; margin-bottom: 12px; } .tiles div { padding: 10px 14px 12px; }
+  main { padding: 14px 12px 28px; } .card { padding: 16px; border-radius: 10px; margin-bottom: 12px; }
+  h1 { font-size: 1.3rem; }
+  .tiles, .seven, .six { grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 10px; margin-bottom: 12px; }
+  .tiles div { padding: 10px 14px 12px; }
   .facts { grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 10px 16px; } .facts .wide { grid-column: 1 / -1; }
   .flow tr { display: grid; grid-template-columns: minmax(0, 1fr) auto; } .flow th:first-child { width: auto; }
-  .flow .num { width: auto; grid-column: 2; grid-row: 1; padding-inline-end: 0; } .flow .bars { grid-column: 1 / -1; grid-row: 2; }
+  .flow .num { width: auto; grid-column: 2; grid-row: 1; padding-inline-end: 0; } .flow .bars { grid-column: 1 / -1;
+    grid-row: 2; }
   .flow tbody th, .flow tbody .num { padding-bottom: 0; } .flow .bars { padding-block: 0 6px; }
   .flow tbody .bars { background: none; } .flow tbody tr { background: var(--grid); }
-  .flow tbody + tbody tr:first-child > * { border: 0; } .flow tbody + tbody tr:first-child { border-top: 1px solid var(--line); } .flow thead tr > :first-child, .flow thead .num { display: none; }
+  .flow tbody + tbody tr:first-child > * { border: 0; }
+  .flow tbody + tbody tr:first-child { border-top: 1px solid var(--line); }
+  .flow thead tr > :first-child, .flow thead .num { display: none; }
   .stack thead { position: absolute; clip-path: inset(50%); width: 1px; height: 1px; overflow: hidden; }
-  td time { white-space: normal; } .stack tr { display: grid; grid-template-columns: repeat(3, minmax(0, 1fr)); gap: 4px 12px; padding: 10px 0;
+  td time { white-space: normal; } .stack tr { display: grid; grid-template-columns: repeat(3, minmax(0, 1fr));
+    gap: 4px 12px; padding: 10px 0;
     border-bottom: 1px solid var(--line); } .stack tr:last-child { border-bottom: 0; }
   .stack tr.with { border-bottom: 0; padding-bottom: 2px; } .stack tr.more { padding-top: 0; }
-  .stack th, .stack td, .stack tr.with > td, .stack tr.with > th { border: 0; padding: 0; text-align: start; white-space: normal; }
+  .stack th, .stack td, .stack tr.with > td, .stack tr.with > th { border: 0; padding: 0; text-align: start;
+    white-space: normal; }
   .stack tbody th, .stack tr.more td, .stack .wide { grid-column: 1 / -1; }
-  .stack td.nil { display: none; } .stack td[data-label]::before { content: attr(data-label); display: block; color: var(--muted); font-size: 0.75rem; }
+  .stack td.nil { display: none; } .stack td[data-label]::before { content: attr(data-label); display: block;
+    color: var(--muted); font-size: 0.75rem; }
   .talk li { max-width: 94%; } .found li { grid-template-columns: 2ch minmax(0, 1fr); } .found .score { grid-column: 2; }
   .chart > svg { height: 200px; } .seven div:last-child { grid-column: 1 / -1; } }
 @media print {
@@ -448,10 +474,13 @@ BEGIN
         IF axis IS NULL THEN
             span := step.axis_end_ms - step.axis_start_ms;
             tick_ms := run_tracker.html_tick(span, 'ms');
-            SELECT string_agg(format('<text x="%s%%" y="13"%s>%s</text>', p.percent, CASE WHEN p.percent > 93 THEN ' text-anchor="end"'
-                                         WHEN p.percent > 3 THEN ' text-anchor="middle"' ELSE '' END,
-                                     CASE t.n WHEN 0 THEN '0' ELSE run_tracker.html_number(t.n * tick_ms, 'tick') END), '' ORDER BY t.n),
-                   string_agg(format('linear-gradient(var(--line), var(--line)) %s%% 0 / 1px 100%% no-repeat', p.percent), ', ' ORDER BY t.n)
+            SELECT string_agg(format('<text x="%s%%" y="13"%s>%s</text>', p.percent,
+                                     CASE WHEN p.percent > 93 THEN ' text-anchor="end"'
+                                          WHEN p.percent > 3 THEN ' text-anchor="middle"' ELSE '' END,
+                                     CASE t.n WHEN 0 THEN '0' ELSE run_tracker.html_number(t.n * tick_ms, 'tick') END), ''
+                              ORDER BY t.n),
+                   string_agg(format('linear-gradient(var(--line), var(--line)) %s%% 0 / 1px 100%% no-repeat', p.percent), ', '
+                              ORDER BY t.n)
             INTO axis, grid
             FROM generate_series(ceil(step.axis_start_ms / tick_ms), floor(step.axis_end_ms / tick_ms)) t (n),
                  LATERAL (SELECT round(100 * (t.n * tick_ms - step.axis_start_ms) / span, 2) AS percent) p;
@@ -481,9 +510,11 @@ BEGIN
             '%s</svg></td><td class="num">%s</td></tr>\n',
             step.kind, ' style="padding-inline-start: ' || NULLIF(LEAST(step.level, 8), 0) * 16 || 'px"',
             run_tracker.html_escape(step.label), class,
-            run_tracker.html_escape(concat_ws(', ', step.kind, step.status)) || ': ' || words || CASE WHEN words LIKE 'at %' THEN ''
+            run_tracker.html_escape(concat_ws(', ', step.kind, step.status)) || ': ' || words
+            || CASE WHEN words LIKE 'at %' THEN ''
                 ELSE ' from ' || run_tracker.html_number(step.start_ms, 'ms') END,
-            run_tracker.html_escape(concat_ws(' ', step.kind, step.label || COALESCE(', ' || NULLIF(step.status, step.label), '')))
+            run_tracker.html_escape(concat_ws(' ', step.kind, step.label
+                                              || COALESCE(', ' || NULLIF(step.status, step.label), '')))
                 || ': ' || run_tracker.html_number(step.start_ms, 'ms') || ' to ' || run_tracker.html_number(step.end_ms, 'ms'),
             CASE WHEN words LIKE 'at %' THEN format('<circle class="bar" cx="%s%%" cy="9" r="4" />', first)
                  ELSE format('<rect class="bar" x="%s%%" y="4" width="%s%%" height="10" rx="2" />', first, last - first) END,
@@ -528,7 +559,8 @@ BEGIN
         piece := format('<li class="%s"><div class="who"><strong>%s</strong>%s%s</div>',
             CASE WHEN message.role IN ('user', 'human') THEN 'm-user' WHEN message.role IN ('system', 'developer') THEN 'm-system'
                  WHEN message.role IN ('tool', 'function') THEN 'm-tool' ELSE 'm-assistant' END,
-            run_tracker.html_text(message.role, 60), '<span>' || run_tracker.html_text(NULLIF(message.name, ''), 100) || '</span>',
+            run_tracker.html_text(message.role, 60), '<span>' || run_tracker.html_text(NULLIF(message.name, ''), 100)
+            || '</span>',
             run_tracker.html_time(message.created_at));
         IF message.content <> '' THEN
             piece := piece || format('<div class="said" dir="auto">%s</div>', run_tracker.html_text(message.content, longest));
@@ -553,7 +585,8 @@ BEGIN
             run_tracker.html_text(NULLIF(message.model, ''), 100),
             CASE WHEN message.total_tokens IS NOT NULL THEN run_tracker.html_number(message.total_tokens) || ' tokens' END,
             CASE WHEN message.cost IS NOT NULL THEN run_tracker.html_number(message.cost, 'cost') END,
-            CASE WHEN message.duration_ms IS NOT NULL THEN run_tracker.html_number(message.duration_ms, 'ms') END), '') || '</div>',
+            CASE WHEN message.duration_ms IS NOT NULL THEN run_tracker.html_number(message.duration_ms, 'ms') END), '')
+            || '</div>',
             run_tracker.html_json('Metadata', message.metadata, longest), E'</li>\n'));
         room := room - length(html[cardinality(html)]);
         longest := CASE WHEN room > 0 THEN 20000 ELSE 300 END;
@@ -602,7 +635,8 @@ BEGIN
                 run_tracker.html_line(task.service, task.operation, task.provider, COALESCE(task.model, task.response_model)),
                 run_tracker.html_badge(task.status, task.phase),
                 run_tracker.html_line(CASE WHEN task.attempt > 1 THEN 'attempt ' || task.attempt END, task.finish_reason)),
-            run_tracker.html_cell('Duration', COALESCE(task.duration_ms, task.elapsed_ms), 'ms', CASE WHEN task.open THEN 'so far' END),
+            run_tracker.html_cell('Duration', COALESCE(task.duration_ms, task.elapsed_ms), 'ms',
+                                  CASE WHEN task.open THEN 'so far' END),
             run_tracker.html_cell('First token', task.time_to_first_token_ms, 'ms'),
             run_tracker.html_cell('Input', task.input_tokens, note => CASE WHEN task.cache_read_input_tokens > 0
                 THEN run_tracker.html_number(task.cache_read_input_tokens) || ' cached' END),
@@ -616,7 +650,8 @@ BEGIN
     END LOOP;
     RETURN run_tracker.html_section('Tasks', '<table class="stack"><thead><tr><th scope="col">Task</th><th scope="col">Status</th>'
         '<th scope="col" class="num">Duration</th><th scope="col" class="num">First token</th><th scope="col" class="num">Input</th>'
-        '<th scope="col" class="num">Output</th><th scope="col" class="num">Cost</th></tr></thead><tbody>' || NULLIF(array_to_string(html, ''), '') || '</tbody></table>'
+        '<th scope="col" class="num">Output</th><th scope="col" class="num">Cost</th></tr></thead><tbody>'
+        || NULLIF(array_to_string(html, ''), '') || '</tbody></table>'
         || COALESCE(run_tracker.html_more(total, shown, 'more tasks are'), ''), run_tracker.html_number(total));
 END
 $function$;
@@ -722,7 +757,8 @@ BEGIN
             format('<td data-label="Source">%s<small>%s</small></td>',
                 COALESCE(run_tracker.html_text(NULLIF(artifact.source, ''), 100), '&#8211;'),
                 run_tracker.html_line(COALESCE(artifact.source_document_name, artifact.source_document_id), artifact.chunk_type)),
-            run_tracker.html_cell('Similarity', artifact.similarity, 'score'), run_tracker.html_cell('Size', artifact.size_bytes, 'bytes'),
+            run_tracker.html_cell('Similarity', artifact.similarity, 'score'),
+            run_tracker.html_cell('Size', artifact.size_bytes, 'bytes'),
             E'</tr>\n',
             '<tr class="more"><td colspan="4">' || NULLIF(more, '') || E'</td></tr>\n');
         shown := shown + 1;
@@ -730,7 +766,8 @@ BEGIN
         longest := CASE WHEN room > 0 THEN 20000 ELSE 300 END;
     END LOOP;
     RETURN run_tracker.html_section('Artifacts', '<table class="stack"><thead><tr><th scope="col">Artifact</th><th scope="col">Source</th>'
-        '<th scope="col" class="num">Similarity</th><th scope="col" class="num">Size</th></tr></thead><tbody>' || NULLIF(array_to_string(html, ''), '') || '</tbody></table>'
+        '<th scope="col" class="num">Similarity</th><th scope="col" class="num">Size</th></tr></thead><tbody>'
+        || NULLIF(array_to_string(html, ''), '') || '</tbody></table>'
         || COALESCE(run_tracker.html_more(total, shown, 'more artifacts are'), ''), run_tracker.html_number(total));
 END
 $function$;
@@ -754,8 +791,8 @@ BEGIN
         html := html || format(
             E'<tr><td data-label="After">%s</td><td data-label="Level"><span class="level %s">%s</span></td><td class="wide">'
             '<div class="message" dir="auto">%s</div><small>%s</small>%s</td></tr>\n',
-            CASE WHEN line.created_at BETWEEN created_at - interval '100000 days' AND created_at + interval '100000 days'
-                 THEN run_tracker.html_number(1000 * extract(epoch FROM line.created_at - created_at), 'ms') ELSE '&#8211;' END,
+            -- not the difference of the times, which may be too long for an interval
+            run_tracker.html_number(1000 * (extract(epoch FROM line.created_at) - extract(epoch FROM created_at)), 'ms'),
             CASE line.level WHEN 'DEBUG' THEN 'p-queued' WHEN 'INFO' THEN 'p-active' WHEN 'WARNING' THEN 'p-waiting' ELSE 'p-failed' END,
             run_tracker.html_escape(line.level), run_tracker.html_text(line.message, longest),
             run_tracker.html_line(line.step_name, line.category),
@@ -764,7 +801,8 @@ BEGIN
         longest := CASE WHEN room > 0 THEN 20000 ELSE 300 END;
     END LOOP;
     RETURN run_tracker.html_section('Log', COALESCE(run_tracker.html_more(total, cardinality(html), 'earlier lines are'), '')
-        || '<table class="stack log"><thead><tr><th scope="col">After</th><th scope="col">Level</th><th scope="col">Message</th></tr></thead><tbody>' || NULLIF(array_to_string(html, ''), '') || '</tbody></table>', run_tracker.html_number(total));
+        || '<table class="stack log"><thead><tr><th scope="col">After</th><th scope="col">Level</th><th scope="col">Message</th></tr>'
+        '</thead><tbody>' || NULLIF(array_to_string(html, ''), '') || '</tbody></table>', run_tracker.html_number(total));
 END
 $function$;
 COMMENT ON FUNCTION run_tracker.report_logs(uuid, timestamptz, integer) IS 'What report_html() runs: the section with the log of a run.';
@@ -822,8 +860,10 @@ BEGIN
                               CASE WHEN run.finished_at IS NULL THEN 'so far' END),
         run_tracker.html_fact('Tasks', run_tracker.html_number(run.task_count),
                               concat_ws(', ', 'succeeded',
-                                  CASE WHEN run.failed_task_count > 0 THEN run_tracker.html_number(run.failed_task_count) || ' failed' END,
-                                  CASE WHEN run.open_task_count > 0 THEN run_tracker.html_number(run.open_task_count) || ' open' END)),
+                                  CASE WHEN run.failed_task_count > 0 THEN run_tracker.html_number(run.failed_task_count)
+                                  || ' failed' END,
+                                  CASE WHEN run.open_task_count > 0 THEN run_tracker.html_number(run.open_task_count)
+                                  || ' open' END)),
         run_tracker.html_fact('Tokens', run_tracker.html_number(run.total_tokens), format('%s in, %s out',
                               run_tracker.html_number(run.input_tokens), run_tracker.html_number(run.output_tokens))),
         run_tracker.html_fact('Cost', run_tracker.html_number(run.total_cost, 'cost')),
@@ -867,44 +907,52 @@ DECLARE
 BEGIN
     -- columns stand on each other, curves do not
     SELECT max(GREATEST(p.stacked, p.highest)) INTO highest
-    FROM (SELECT sum(numbers[s][i]) FILTER (WHERE NOT curves[s]) AS stacked, max(numbers[s][i]) FILTER (WHERE curves[s]) AS highest
+    FROM (SELECT sum(numbers[s][i]) FILTER (WHERE NOT curves[s]) AS stacked,
+          max(numbers[s][i]) FILTER (WHERE curves[s]) AS highest
           FROM generate_series(1, n) i, generate_series(1, cardinality(names)) s GROUP BY i) p;
     tick := run_tracker.html_tick(COALESCE(NULLIF(highest, 0), CASE unit WHEN 'ms' THEN 1000 ELSE 5 END), unit);
     top := tick * ceil(COALESCE(NULLIF(highest, 0), 5 * tick) / tick);
     SELECT concat(
         (SELECT string_agg(format('<line class="grid" x1="0" x2="100%%" y1="%1$s%%" y2="%1$s%%" /><text x="-8" y="%1$s%%" dy="4" '
                                   'text-anchor="end">%2$s</text>', round(100 - 100 * k * tick / top, 2),
-                                  CASE k WHEN 0 THEN '0' ELSE run_tracker.html_number(k * tick, CASE unit WHEN 'ms' THEN 'tick' ELSE unit END) END), '' ORDER BY k)
+                                  CASE k WHEN 0 THEN '0' ELSE run_tracker.html_number(k * tick,
+                                      CASE unit WHEN 'ms' THEN 'tick' ELSE unit END) END), '' ORDER BY k)
          FROM generate_series(0, (top / tick)::integer) k),
-        (SELECT string_agg(format('<text x="%s%%" y="100%%" dy="18" text-anchor="middle">%s</text>', round(100 * (i - 0.5) / n, 2),
+        (SELECT string_agg(format('<text x="%s%%" y="100%%" dy="18" text-anchor="middle">%s</text>',
+                                  round(100 * (i - 0.5) / n, 2),
                                   to_char(p.at, CASE WHEN days OR p.hour = 0 THEN 'FMDD Mon' ELSE 'HH24:MI' END)), '' ORDER BY i)
          FROM generate_series(1, n) i, LATERAL (SELECT periods[i] AT TIME ZONE 'UTC' AS at,
                                                        extract(hour FROM periods[i] AT TIME ZONE 'UTC')::integer AS hour) p
          WHERE CASE WHEN days THEN (n - i) % every = every / 2 ELSE p.hour % CASE WHEN n <= 26 THEN 4 ELSE 12 END = 0 END),
         (SELECT string_agg(format('<rect class="area %s" x="%s%%" y="%s%%" width="%s%%" height="%s%%" />', classes[c.s],
-                                  round(100.0 * (c.i - 1) / n + 12.0 / n, 3), round(100 - 100 * c.upto / top, 3), round(76.0 / n, 3),
+                                  round(100.0 * (c.i - 1) / n + 12.0 / n, 3), round(100 - 100 * c.upto / top, 3),
+                                  round(76.0 / n, 3),
                                   round(100 * c.number / top, 3)), '' ORDER BY c.i, c.s)
          FROM (SELECT i, s, numbers[s][i] AS number, sum(numbers[s][i]) OVER (PARTITION BY i ORDER BY s) AS upto
                FROM generate_series(1, n) i, generate_series(1, cardinality(names)) s WHERE NOT curves[s]) c
          WHERE c.number > 0),
         -- a curve ends where there is no number
         (SELECT format('<svg width="100%%" height="100%%" viewBox="0 0 %s 100" preserveAspectRatio="none">%s</svg>', n,
-                       string_agg(format('<polyline class="curve %s" points="%s" />', classes[l.s], l.points), '' ORDER BY l.s, l.part))
+                       string_agg(format('<polyline class="curve %s" points="%s" />', classes[l.s], l.points),
+                                  '' ORDER BY l.s, l.part))
          FROM (SELECT c.s, c.i - c.rank AS part,
                       string_agg(format('%s,%s', c.i - 0.5, round(100 - 100 * c.number / top, 3)), ' ' ORDER BY c.i) AS points
                FROM (SELECT i, s, numbers[s][i] AS number, row_number() OVER (PARTITION BY s ORDER BY i) AS rank
                      FROM generate_series(1, n) i, generate_series(1, cardinality(names)) s
                      WHERE curves[s] AND numbers[s][i] IS NOT NULL AND highest > 0) c
                GROUP BY c.s, c.i - c.rank HAVING count(*) > 1) l),
-        (SELECT string_agg(format('<circle class="spot %s" cx="%s%%" cy="%s%%" r="3" />', classes[s], round(100 * (i - 0.5) / n, 3),
+        (SELECT string_agg(format('<circle class="spot %s" cx="%s%%" cy="%s%%" r="3" />', classes[s],
+                                  round(100 * (i - 0.5) / n, 3),
                                   round(100 - 100 * numbers[s][i] / top, 3)), '' ORDER BY s, i)
          FROM generate_series(1, n) i, generate_series(1, cardinality(names)) s
          WHERE curves[s] AND (unit = 'ms' AND n <= 40 OR numbers[s][i - 1] IS NULL AND numbers[s][i + 1] IS NULL)
            AND numbers[s][i] IS NOT NULL),
         (SELECT string_agg(format('<rect class="hit" x="%s%%" y="0" width="%s%%" height="100%%"><title>%s: %s</title></rect>',
                                   round(100.0 * (i - 1) / n, 3), round(100.0 / n, 3),
-                                  to_char(periods[i] AT TIME ZONE 'UTC', CASE WHEN days THEN 'YYYY-MM-DD' ELSE 'YYYY-MM-DD HH24:MI' END),
-                                  (SELECT string_agg(names[s] || ' ' || run_tracker.html_number(numbers[s][i], unit), ', ' ORDER BY s)
+                                  to_char(periods[i] AT TIME ZONE 'UTC',
+                                          CASE WHEN days THEN 'YYYY-MM-DD' ELSE 'YYYY-MM-DD HH24:MI' END),
+                                  (SELECT string_agg(names[s] || ' ' || run_tracker.html_number(numbers[s][i], unit),
+                                                     ', ' ORDER BY s)
                                    FROM generate_series(1, cardinality(names)) s)), '' ORDER BY i)
          FROM generate_series(1, n) i)) INTO svg;
     RETURN format(E'<div class="chart"><svg role="img" aria-label="%s">%s</svg>%s</div>\n<ul class="legend">%s</ul>', label, svg,
@@ -966,13 +1014,17 @@ BEGIN
     )
     SELECT k.*, round(100.0 * k.successful / NULLIF(k.finished, 0), 2) AS success_rate,
            (SELECT string_agg(concat('<tr><th scope="row">', o.name, '</th>', run_tracker.html_cell('Succeeded', o.successful),
-                                     run_tracker.html_cell('Median', o.p50_ms, 'ms'), run_tracker.html_cell('95 %', o.p95_ms, 'ms'),
-                                     '<td class="p-active wide">', run_tracker.html_meter(100.0 * o.p95_ms / GREATEST(1, o.slowest)),
+                                     run_tracker.html_cell('Median', o.p50_ms, 'ms'),
+                                     run_tracker.html_cell('95 %', o.p95_ms, 'ms'),
+                                     '<td class="p-active wide">',
+                                     run_tracker.html_meter(100.0 * o.p95_ms / GREATEST(1, o.slowest)),
                                      '</td></tr>'), E'\n' ORDER BY o.n) FROM slow o) AS slow,
            (SELECT string_agg(concat('<tr><th scope="row">', o.name, '</th>', run_tracker.html_cell('Failed', o.failed),
-                                     run_tracker.html_cell('Timed out', o.timed_out), run_tracker.html_cell('Success', o.success_rate, 'percent'),
+                                     run_tracker.html_cell('Timed out', o.timed_out),
+                                     run_tracker.html_cell('Success', o.success_rate, 'percent'),
                                      '<td class="', CASE WHEN o.success_rate < 90 THEN 'p-failed' ELSE 'p-waiting' END, ' wide">',
-                                     run_tracker.html_meter(o.success_rate), '</td></tr>'), E'\n' ORDER BY o.n) FROM failing o) AS failing
+                                     run_tracker.html_meter(o.success_rate), '</td></tr>'),
+                                     E'\n' ORDER BY o.n) FROM failing o) AS failing
     INTO total
     FROM (SELECT COALESCE(sum(k.total), 0) AS created, COALESCE(sum(k.finished), 0) AS finished,
                  COALESCE(sum(k.successful), 0) AS successful, COALESCE(sum(k.failed), 0) AS failed,
@@ -996,21 +1048,25 @@ BEGIN
     FROM generate_series(first_period, moment, step) p (at)
          LEFT JOIN run_tracker.trend_stats(CASE WHEN by_day THEN 'day' ELSE 'hour' END, first_period) t ON t.period_at = p.at;
 
-    SELECT string_agg(concat('<tr><th scope="row">', COALESCE(run_tracker.html_text(NULLIF(m.model, ''), 100), '<span class="muted">no model</span>'),
+    SELECT string_agg(concat('<tr><th scope="row">', COALESCE(run_tracker.html_text(NULLIF(m.model, ''), 100),
+                                                              '<span class="muted">no model</span>'),
                              '<small>' || run_tracker.html_line(m.provider, m.operation) || '</small>', '</th>',
                              run_tracker.html_cell('Calls', m.task_count), run_tracker.html_cell('Failed', m.failed_task_count),
                              run_tracker.html_cell('Input', m.input_tokens), run_tracker.html_cell('Output', m.output_tokens),
-                             run_tracker.html_cell('First token', m.first_token_p50_ms, 'ms'), run_tracker.html_cell('95 %', m.p95_ms, 'ms'),
+                             run_tracker.html_cell('First token', m.first_token_p50_ms, 'ms'),
+                             run_tracker.html_cell('95 %', m.p95_ms, 'ms'),
                              run_tracker.html_cell('Cost', m.total_cost, 'cost'), '<td class="p-retrieval wide">',
                              run_tracker.html_meter(100 * m.total_cost / NULLIF(m.highest, 0)), '</td></tr>'), E'\n' ORDER BY m.n)
     INTO models
     FROM (SELECT row_number() OVER () AS n, s.*, max(s.total_cost) OVER () AS highest
           FROM run_tracker.model_stats(since => from_hour) s LIMIT 10) m;
 
-    SELECT string_agg(concat('<tr><th scope="row">', run_tracker.html_text(COALESCE(NULLIF(f.name, ''), NULLIF(f.kind, ''), 'Run'), 120),
+    SELECT string_agg(concat('<tr><th scope="row">', run_tracker.html_text(COALESCE(NULLIF(f.name, ''), NULLIF(f.kind, ''),
+        'Run'), 120),
                              '<small class="mono">', f.run_id, '</small></th><td>', run_tracker.html_badge(f.status, f.phase),
                              '<small>', run_tracker.html_text(NULLIF(f.kind, ''), 100), '</small></td><td class="wide">',
-                             run_tracker.html_text(f.error, 300), '</td><td data-label="Finished">', run_tracker.html_time(f.finished_at),
+                             run_tracker.html_text(f.error, 300), '</td><td data-label="Finished">',
+                             run_tracker.html_time(f.finished_at),
                              '</td></tr>'), E'\n' ORDER BY f.finished_at DESC, f.run_id)
     INTO failures
     FROM (SELECT n.* FROM (SELECT r.run_id, r.name, r.kind, r.status, r.phase, r.error, r.finished_at
@@ -1021,10 +1077,12 @@ BEGIN
         format('<header class="card"><p class="eyebrow">%s</p><h1>%s</h1></header>',
                concat_ws(' &#183; ', 'Dashboard', run_tracker.html_text(viewer, 200)), title),
         '<h2 class="sr">Totals</h2><dl class="tiles seven">',
-        CASE WHEN pending.queued IS NULL THEN run_tracker.html_fact('Open now', run_tracker.html_number(pending.total), class => 'p-active')
+        CASE WHEN pending.queued IS NULL THEN run_tracker.html_fact('Open now', run_tracker.html_number(pending.total),
+                                                                    class => 'p-active')
              ELSE concat(run_tracker.html_fact('Queued now', run_tracker.html_number(pending.queued), class => 'p-queued'),
                          run_tracker.html_fact('Active now', run_tracker.html_number(pending.active), class => 'p-active'),
-                         run_tracker.html_fact('Waiting now', run_tracker.html_number(pending.waiting), class => 'p-waiting')) END,
+                         run_tracker.html_fact('Waiting now', run_tracker.html_number(pending.waiting),
+                                               class => 'p-waiting')) END,
         run_tracker.html_fact('Succeeded', run_tracker.html_number(total.successful), class => 'p-succeeded'),
         run_tracker.html_fact('Failed', run_tracker.html_number(total.failed), class => 'p-failed'),
         run_tracker.html_fact('Timed out', run_tracker.html_number(total.timed_out), class => 'p-timed_out'),
@@ -1034,9 +1092,11 @@ BEGIN
         run_tracker.html_fact('Success', run_tracker.html_number(total.success_rate, 'percent'), 'of finished runs'),
         run_tracker.html_fact('Median duration', run_tracker.html_number(duration.p50_ms, 'ms'),
                               '95 %: ' || run_tracker.html_number(duration.p95_ms, 'ms')),
-        run_tracker.html_fact('Tasks', run_tracker.html_number(total.tasks), run_tracker.html_number(total.failed_tasks) || ' failed'),
+        run_tracker.html_fact('Tasks', run_tracker.html_number(total.tasks), run_tracker.html_number(total.failed_tasks)
+                              || ' failed'),
         run_tracker.html_fact('Tokens', run_tracker.html_number(total.tokens, 'short'),
-                              format('%s in, %s out', run_tracker.html_number(total.input_tokens, 'short'), run_tracker.html_number(total.output_tokens, 'short'))),
+                              format('%s in, %s out', run_tracker.html_number(total.input_tokens, 'short'),
+                                     run_tracker.html_number(total.output_tokens, 'short'))),
         run_tracker.html_fact('Cost', run_tracker.html_number(total.cost, 'cost')),
         '</dl><div class="pair">',
         run_tracker.html_section('Runs', run_tracker.html_chart(
@@ -1044,16 +1104,19 @@ BEGIN
             '{succeeded,failed,timed out,cancelled,created}', '{p-succeeded,p-failed,p-timed_out,p-cancelled,p-created}',
             '{f,f,f,f,t}', trend.counts), CASE WHEN by_day THEN 'per day' ELSE 'per hour' END),
         run_tracker.html_section('Duration', run_tracker.html_chart(
-            'Durations of runs that succeeded', trend.periods, '{median,95 %}', '{p-active,p-retrieval}', '{t,t}', trend.durations, 'ms'),
+            'Durations of runs that succeeded', trend.periods, '{median,95 %}', '{p-active,p-retrieval}', '{t,t}',
+            trend.durations, 'ms'),
             'of runs that succeeded'),
         '</div><div class="pair">',
         run_tracker.html_section('Slowest kinds', COALESCE('<table class="stack"><thead><tr><th scope="col">Kind</th>'
             '<th scope="col" class="num">Succeeded</th><th scope="col" class="num">Median</th><th scope="col" class="num">95 %</th>'
-            '<th scope="col"><span class="sr">95 % in comparison</span></th></tr></thead><tbody>' || total.slow || '</tbody></table>',
+            '<th scope="col"><span class="sr">95 % in comparison</span></th></tr></thead><tbody>' || total.slow
+            || '</tbody></table>',
             '<p class="none">No run succeeded.</p>')),
         run_tracker.html_section('Failing kinds', COALESCE('<table class="stack"><thead><tr><th scope="col">Kind</th>'
             '<th scope="col" class="num">Failed</th><th scope="col" class="num">Timed out</th><th scope="col" class="num">Success</th>'
-            '<th scope="col"><span class="sr">Success rate</span></th></tr></thead><tbody>' || total.failing || '</tbody></table>',
+            '<th scope="col"><span class="sr">Success rate</span></th></tr></thead><tbody>' || total.failing
+            || '</tbody></table>',
             '<p class="none">No run failed.</p>')),
         '</div>',
         run_tracker.html_section('Models', COALESCE('<table class="stack"><thead><tr><th scope="col">Model</th>'
