@@ -228,6 +228,7 @@ AS $$
           FROM run_tracker.stat_rows('model', 'all', $2, $3) r
           WHERE $1 IS NULL OR r.model = $1
           GROUP BY 1, 2, 3) s
+    WHERE s.succeeded <> 0 OR s.failed <> 0 OR s.cancelled <> 0 OR s.retried <> 0 OR s.total_tokens <> 0 OR s.cost <> 0
     ORDER BY s.cost DESC, s.succeeded DESC, s.provider, s.model, s.operation
 $$;
 COMMENT ON FUNCTION run_tracker.model_stats(text, text, timestamptz) IS
@@ -267,6 +268,8 @@ BEGIN
                    clock_timestamp() - CASE of_unit WHEN 'day' THEN interval '30 days' ELSE interval '48 hours' END)) r
           WHERE of_kind IS NULL OR r.kind = of_kind
           GROUP BY 1) s
+    -- what cancels out is nothing
+    WHERE s.created <> 0 OR s.finished <> 0 OR s.retried <> 0 OR s.tasks <> 0 OR s.total_tokens <> 0 OR s.cost <> 0
     ORDER BY s.period_at;
 END
 $$;
@@ -282,6 +285,12 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$ SELECT * FROM run_tracker.summarize_trend($1, $2, $3, $4) $$;
 COMMENT ON FUNCTION run_tracker.trend_stats(text, timestamptz, text, text) IS
 'Runs per day or hour (UTC) that the caller sees, of one user or kind if given: created in it, and finished in it, with durations and cost as in user_stats(). Periods in which nothing happened have no row. since defaults to 30 days, or 48 hours, ago. 22023 for another unit.';
+
+CREATE FUNCTION run_tracker.count_history() RETURNS bigint
+LANGUAGE c SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'run_tracker_count_history';
+COMMENT ON FUNCTION run_tracker.count_history() IS
+'Internal: fills statistics that are new from the ledger, and returns the number of runs and tasks.';
 
 CREATE FUNCTION run_tracker.install_statistics() RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET client_min_messages = warning

@@ -346,15 +346,15 @@ BEGIN
              CROSS JOIN unnest('{kind,lifecycle,status,phase,name,workflow_id,error,attempt,duration_ms,task_count,
                  failed_task_count,open_task_count,input_tokens,output_tokens,total_tokens,total_cost,message_count,
                  error_count,retrieval_count,artifact_count}'::text[]) WITH ORDINALITY c (name, n)
-        UNION
+        UNION ALL
         SELECT t.run_id, 100, 'models',
                jsonb_agg(DISTINCT COALESCE(t.model, t.response_model) COLLATE "C") FILTER (WHERE COALESCE(t.model, t.response_model) <> '')
         FROM run_tracker.tasks t WHERE t.run_id IN (first_run, second_run) GROUP BY t.run_id
-        UNION
+        UNION ALL
         SELECT h.run_id, 101, 'state_ms.' || h.from_status, to_jsonb(sum(h.state_ms))
         FROM run_tracker.transitions h
         WHERE h.run_id IN (first_run, second_run) AND h.task_id IS NULL GROUP BY h.run_id, h.from_status
-        UNION
+        UNION ALL
         SELECT r.run_id, 200 + d.n, concat_ws('.', d.name, k.key), k.value
         FROM run_tracker.runs r
              CROSS JOIN LATERAL unnest('{settings,variables,metrics,inputs}'::text[],

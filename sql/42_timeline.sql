@@ -11,6 +11,9 @@ DECLARE
     run record;
     origin timestamptz;
     moment timestamptz := clock_timestamp();
+    -- services insert what they like; what is further apart is too long for an interval
+    earliest constant timestamptz := '4000-01-01 00:00:00+00 BC';
+    latest constant timestamptz := '280000-01-01 00:00:00+00';
     unicode boolean := getdatabaseencoding() = 'UTF8';
     -- what would break lines, or turn the reading direction of what follows
     unprintable text := CASE WHEN unicode THEN E'[\\s\\x01-\\x1f\\x7f-\\x9f\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069]+'
@@ -48,9 +51,7 @@ BEGIN
         RAISE EXCEPTION 'run not found'
             USING ERRCODE = 'no_data_found', DETAIL = format('There is no run %s that you may see.', COALESCE(of_run::text, 'null'));
     END IF;
-    -- services may insert infinite times
-    origin := CASE WHEN isfinite(run.created_at) THEN run.created_at
-                   WHEN isfinite(run.started_at) THEN run.started_at ELSE moment END;
+    origin := LEAST(GREATEST(run.created_at, earliest), latest);
     moment := GREATEST(moment, origin);
 
     -- Parents are looked up by sorting: how fast a join is would depend on what the planner knows of tables that grow quickly.
@@ -64,9 +65,8 @@ BEGIN
                              ORDER BY sort_at, t.task_id LIMIT max_rows)
                             UNION ALL
                             (SELECT e.retrieval_id, e.task_id, true,
-                                    CASE WHEN e.created_at > '4000-01-01 BC' THEN e.created_at
-                                         - LEAST(COALESCE(e.duration_ms, 0), 86400000) * interval '1 millisecond'
-                                         ELSE e.created_at END AS sort_at
+                                    GREATEST(e.created_at, earliest)
+                          - LEAST(COALESCE(e.duration_ms, 0), 86400000) * interval '1 millisecond' AS sort_at
                              FROM run_tracker.retrievals e WHERE e.run_id = of_run
                              ORDER BY sort_at, e.retrieval_id LIMIT max_rows)) a) o,
                      (VALUES (true), (false)) v (child)
@@ -166,9 +166,8 @@ BEGIN
               (SELECT 'retrieval', e.retrieval_id,
                       concat_ws(': ', left(e.retrieval_type, 500), NULLIF(btrim(left(e.query, 500)), '')),
                       e.results_count || CASE e.results_count WHEN 1 THEN ' result' ELSE ' results' END, NULL,
-                      CASE WHEN e.created_at > '4000-01-01 BC' THEN e.created_at
-                                         - LEAST(COALESCE(e.duration_ms, 0), 86400000) * interval '1 millisecond'
-                                         ELSE e.created_at END AS sort_at,
+                      GREATEST(e.created_at, earliest)
+                          - LEAST(COALESCE(e.duration_ms, 0), 86400000) * interval '1 millisecond' AS sort_at,
                       e.created_at, e.created_at, e.duration_ms, false
                FROM run_tracker.retrievals e WHERE e.run_id = of_run
                ORDER BY sort_at, e.retrieval_id LIMIT max_rows)) a
@@ -190,8 +189,8 @@ BEGIN
         SELECT s.*, m.end_ms, m.end_ms - LEAST(COALESCE(s.duration_ms, m.length_ms), 4000000000000000000) AS start_ms,
                CASE WHEN s.kind = 'retrieval' THEN s.duration_ms ELSE m.length_ms END AS length_ms
         FROM step s,
-             LATERAL (SELECT CASE WHEN isfinite(s.start_at) THEN s.start_at ELSE origin END AS start_at,
-                             CASE WHEN isfinite(s.end_at) THEN s.end_at END AS end_at) f,
+             LATERAL (SELECT LEAST(GREATEST(s.start_at, earliest), latest) AS start_at,
+                             LEAST(GREATEST(s.end_at, earliest), latest) AS end_at) f,
              LATERAL (SELECT floor(1000 * extract(epoch FROM f.start_at - origin))::bigint AS start_ms) l,
              -- of tasks as in duration_ms; states follow each other without a gap
              LATERAL (SELECT COALESCE(GREATEST(0, CASE WHEN s.kind = 'state' OR s.open

@@ -754,7 +754,7 @@ BEGIN
         html := html || format(
             E'<tr><td data-label="After">%s</td><td data-label="Level"><span class="level %s">%s</span></td><td class="wide">'
             '<div class="message" dir="auto">%s</div><small>%s</small>%s</td></tr>\n',
-            CASE WHEN isfinite(line.created_at) AND isfinite(created_at)
+            CASE WHEN line.created_at BETWEEN created_at - interval '100000 days' AND created_at + interval '100000 days'
                  THEN run_tracker.html_number(1000 * extract(epoch FROM line.created_at - created_at), 'ms') ELSE '&#8211;' END,
             CASE line.level WHEN 'DEBUG' THEN 'p-queued' WHEN 'INFO' THEN 'p-active' WHEN 'WARNING' THEN 'p-waiting' ELSE 'p-failed' END,
             run_tracker.html_escape(line.level), run_tracker.html_text(line.message, longest),

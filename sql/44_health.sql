@@ -64,6 +64,9 @@ BEGIN
                             ORDER BY h.seq DESC LIMIT 1) h ON true
     WHERE h.occurred_at IS NULL OR h.occurred_at < moment - stuck_after;
 
+    -- some never come
+    oldest_deadline := NULLIF(oldest_deadline, 'infinity');
+    oldest_queued_at := NULLIF(oldest_queued_at, 'infinity');
     IF NOT service THEN
         SELECT count(*) < max_own INTO complete FROM (SELECT FROM run_tracker.runs LIMIT max_own) r;
         RETURN;
@@ -71,7 +74,7 @@ BEGIN
     complete := queued + active + waiting < max_runs;
     -- the rest is not among the first rows perhaps, but in indexes
     SELECT o.deadline_at INTO oldest_deadline FROM run_tracker.open_runs o
-    WHERE o.deadline_at IS NOT NULL ORDER BY o.deadline_at LIMIT 1;
+    WHERE o.deadline_at < 'infinity' ORDER BY o.deadline_at LIMIT 1;
     SELECT count(*) INTO overdue
     FROM (SELECT FROM run_tracker.open_runs o WHERE o.deadline_at <= moment LIMIT max_runs) o;
     -- the first of each lifecycle and priority, from one to the next
@@ -90,7 +93,8 @@ BEGIN
              ORDER BY o.lifecycle, o.priority DESC, o.available_at LIMIT 1)
             LIMIT 1) n
     )
-    SELECT min(h.available_at) INTO oldest_queued_at FROM (SELECT heads.available_at FROM heads LIMIT max_heads) h;
+    SELECT min(h.available_at) INTO oldest_queued_at
+    FROM (SELECT heads.available_at FROM heads LIMIT max_heads) h WHERE h.available_at < 'infinity';
 END
 $$;
 COMMENT ON FUNCTION run_tracker.describe_open_runs(integer) IS
@@ -269,7 +273,8 @@ BEGIN
         END IF;
     END IF;
 
-    -- totals of the newest runs, as check_totals() compares them; what belongs to a run may be much, then it is left out
+    -- Totals of the newest runs, as check_totals() compares them; what belongs to a run may be much, then it is left out.
+    -- (In the order of the key: a limit alone makes reading a whole table look cheap where few runs have most of it.)
 
     IF readable @> '{runs,tasks,messages,logs,retrievals,artifacts,run_totals}' THEN
         SELECT count(*) AS checked,
@@ -297,19 +302,24 @@ BEGIN
                         COALESCE(sum(k.total_tokens) FILTER (WHERE k.finished_at IS NOT NULL), 0) AS c6,
                         COALESCE(sum(k.cost) FILTER (WHERE k.finished_at IS NOT NULL), 0) AS c7
                  FROM (SELECT k.phase, k.input_tokens, k.output_tokens, k.total_tokens, k.cost, k.finished_at
-                       FROM run_tracker.tasks k WHERE k.run_id = r.run_id LIMIT sample_rows) k) t
+                       FROM run_tracker.tasks k WHERE k.run_id = r.run_id
+                       ORDER BY k.run_id, k.task_id LIMIT sample_rows) k) t
              CROSS JOIN LATERAL (
                  SELECT count(*) AS n
-                 FROM (SELECT FROM run_tracker.messages k WHERE k.run_id = r.run_id LIMIT sample_rows) k) m
+                 FROM (SELECT FROM run_tracker.messages k WHERE k.run_id = r.run_id
+                       ORDER BY k.run_id, k.seq LIMIT sample_rows) k) m
              CROSS JOIN LATERAL (
                  SELECT count(*) AS n, count(*) FILTER (WHERE k.level IN ('ERROR', 'CRITICAL')) AS errors
-                 FROM (SELECT k.level FROM run_tracker.logs k WHERE k.run_id = r.run_id LIMIT sample_rows) k) l
+                 FROM (SELECT k.level FROM run_tracker.logs k WHERE k.run_id = r.run_id
+                       ORDER BY k.run_id, k.seq LIMIT sample_rows) k) l
              CROSS JOIN LATERAL (
                  SELECT count(*) AS n
-                 FROM (SELECT FROM run_tracker.retrievals k WHERE k.run_id = r.run_id LIMIT sample_rows) k) e
+                 FROM (SELECT FROM run_tracker.retrievals k WHERE k.run_id = r.run_id
+                       ORDER BY k.run_id, k.retrieval_id LIMIT sample_rows) k) e
              CROSS JOIN LATERAL (
                  SELECT count(*) AS n
-                 FROM (SELECT FROM run_tracker.artifacts k WHERE k.run_id = r.run_id LIMIT sample_rows) k) a
+                 FROM (SELECT FROM run_tracker.artifacts k WHERE k.run_id = r.run_id
+                       ORDER BY k.run_id, k.artifact_id LIMIT sample_rows) k) a
         WHERE GREATEST(t.n, m.n, l.n, e.n, a.n) < sample_rows;
         totals_json := jsonb_build_object('checked', totals.checked, 'wrong', totals.wrong);
         IF totals.wrong > 0 THEN

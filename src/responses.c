@@ -344,6 +344,7 @@ find_end(FunctionCallInfo fcinfo, Relation rel, const Target *target, int64 *len
 		text *piece =
 			DatumGetTextPP(slot_getattr(probe.slot, RT_ATT(t, response_chunks, content), &isnull));
 
+		check_visible(rel, probe.slot);
 		*length = DatumGetInt64(
 					  slot_getattr(probe.slot, RT_ATT(t, response_chunks, start_offset), &isnull)) +
 				  pg_mbstrlen_with_len(VARDATA_ANY(piece), VARSIZE_ANY_EXHDR(piece));

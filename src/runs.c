@@ -33,9 +33,6 @@
 PG_FUNCTION_INFO_V1(run_tracker_runs_before);
 PG_FUNCTION_INFO_V1(run_tracker_runs_after);
 
-/* an id is part of keys: OpenID Connect allows 255 characters */
-#define RT_MAX_USER_ID_LENGTH 512
-
 /* The runs that the tracker itself is ending, in order: the lifecycle need not list that. */
 static struct
 {

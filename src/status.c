@@ -17,6 +17,14 @@
 
 #include "row.h"
 
+/* Refuse a moment that is none: durations could not be computed. */
+static void
+check_moment(const RtRow *row, AttrNumber att)
+{
+	if (!rt_row_isnull(row, att) && TIMESTAMP_NOT_FINITE(DatumGetTimestampTz(rt_row_get(row, att))))
+		rt_row_violation(row, att, "It must be a finite timestamp.");
+}
+
 /* Set the columns that are derived from the timestamps of a finished row. */
 static void
 set_duration(RtRow *row, const RtStatusColumns *c)
@@ -72,6 +80,10 @@ rt_status_insert(RtRow *row, const RtStatusColumns *c, const char *default_lifec
 		rt_row_set_null(row, c->finished_at);
 		rt_row_set_null(row, c->updated_at);
 	}
+	check_moment(row, c->created_at);
+	check_moment(row, c->started_at);
+	check_moment(row, c->finished_at);
+	check_moment(row, c->updated_at);
 
 	rt_row_set(row, c->phase, rt_phase_datum(phase));
 	rt_row_default(row, c->attempt, Int32GetDatum(1));

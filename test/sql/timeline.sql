@@ -61,12 +61,14 @@ SELECT r.n, b.* FROM generate_series(2, 4) r (n), pg_temp.bars(pg_temp.run(r.n),
 -- inserted as finished, then tried again
 SELECT run_tracker.retry_run(pg_temp.run(2));
 SELECT step, kind, status, start_ms = 0 AS first, duration_ms > 0 AS lasted FROM pg_temp.bars(pg_temp.run(2));
--- times that are not finite, of a service
-INSERT INTO run_tracker.runs (run_id, user_id, status, created_at, started_at, finished_at) VALUES
-    (pg_temp.run(5), 'alice', 'completed', '-infinity', NULL, 'infinity');
+-- times of a service that are further apart than an interval can be
+INSERT INTO run_tracker.runs (run_id, user_id, status, created_at, finished_at) VALUES
+    (pg_temp.run(5), 'alice', 'completed', '4713-01-01 BC', '0001-01-01');
 INSERT INTO run_tracker.tasks (run_id, task_id, name, status, created_at, started_at, finished_at) VALUES
-    (pg_temp.run(5), pg_temp.task(51), 'ever', 'completed', '-infinity', '-infinity', 'infinity');
-SELECT * FROM pg_temp.bars(pg_temp.run(5), 10);
+    (pg_temp.run(5), pg_temp.task(51), 'ever', 'completed', '4713-01-01 BC', '4713-01-01 BC', '294276-01-01');
+INSERT INTO run_tracker.retrievals (run_id, retrieval_id, retrieval_type, duration_ms, created_at) VALUES
+    (pg_temp.run(5), pg_temp.task(151), 'early', 5000, '4713-01-01 BC');
+SELECT step, start_ms, bar FROM pg_temp.bars(pg_temp.run(5), 80);
 -- what began before the run was created
 INSERT INTO run_tracker.runs (run_id, user_id, status, created_at, finished_at) VALUES
     (pg_temp.run(6), 'alice', 'completed', pg_temp.at(10), pg_temp.at(20));
