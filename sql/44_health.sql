@@ -188,7 +188,10 @@ BEGIN
     FROM (SELECT c.oid, c.relname, n.name
           FROM pg_class c, unnest(triggers) AS n (name)
           WHERE c.relnamespace = 'run_tracker'::regnamespace
-            AND c.relname IN ('runs', 'tasks', 'messages', 'logs', 'retrievals', 'artifacts')) e
+            AND c.relname IN ('runs', 'tasks', 'messages', 'logs', 'retrievals', 'artifacts')
+          UNION ALL
+          SELECT c.oid, c.relname, 'run_tracker_before_truncate' FROM pg_class c
+          WHERE c.relnamespace = 'run_tracker'::regnamespace AND c.relname = 'runs') e
          LEFT JOIN pg_trigger t ON t.tgrelid = e.oid AND t.tgname = e.name;
     IF defects.missing IS NOT NULL THEN
         problems := problems || jsonb_build_object('severity', 'error', 'code', 'triggers_missing',

@@ -259,6 +259,9 @@ check_values(const RtRow *row)
 	AttrNumber max_attempts = RT_ATT(t, runs, max_attempts);
 	AttrNumber intervals[] = {RT_ATT(t, runs, timeout), RT_ATT(t, runs, max_duration),
 							  RT_ATT(t, runs, retry_base), RT_ATT(t, runs, retry_cap)};
+	AttrNumber names[] = {RT_ATT(t, runs, kind),		RT_ATT(t, runs, name),
+						  RT_ATT(t, runs, workflow_id), RT_ATT(t, runs, session_id),
+						  RT_ATT(t, runs, subject_id),	RT_ATT(t, runs, current_step)};
 
 	if (!rt_row_isnull(row, progress) && (DatumGetInt16(rt_row_get(row, progress)) < 0 ||
 										  DatumGetInt16(rt_row_get(row, progress)) > 100))
@@ -277,6 +280,7 @@ check_values(const RtRow *row)
 			rt_row_violation(row, intervals[i], "It must be a positive interval.");
 	}
 
+	rt_row_check_names(row, names, lengthof(names));
 	rt_row_check_json(row, RT_ATT(t, runs, settings), false);
 	rt_row_check_json(row, RT_ATT(t, runs, variables), false);
 	rt_row_check_json(row, RT_ATT(t, runs, metrics), false);

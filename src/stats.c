@@ -370,9 +370,11 @@ name_from(RtStatKey *key, RtStatName name, TupleTableSlot *row, AttrNumber att)
 	}
 	t = DatumGetTextPP(value);
 	key->names[name] = VARDATA_ANY(t);
-	key->lens[name] =
-		pg_mbcliplen(VARDATA_ANY(t), VARSIZE_ANY_EXHDR(t),
-					 name == RT_STAT_USER_ID ? RT_MAX_USER_ID_LENGTH : MAX_NAME_LENGTH);
+	key->lens[name] = pg_mbcliplen(VARDATA_ANY(t), VARSIZE_ANY_EXHDR(t), MAX_NAME_LENGTH);
+	/* who has a longer id than is possible by now is nobody here */
+	if (name == RT_STAT_USER_ID)
+		key->lens[name] =
+			VARSIZE_ANY_EXHDR(t) > RT_MAX_USER_ID_LENGTH ? 0 : (int) VARSIZE_ANY_EXHDR(t);
 }
 
 static int64
@@ -487,6 +489,19 @@ count_run(RtStats *stats, TupleTableSlot *row, const RtTable *t, int sign)
 		count_finished_run(stats, row, t, rt_phase_names[phase], sign);
 }
 
+/* A name, cut off, to be kept with the sums; 0 is none. */
+static const char *
+copy_name(RtStats *stats, Datum value, int *len)
+{
+	text *t = value == (Datum) 0 ? cstring_to_text("") : DatumGetTextPP(value);
+	char *copy;
+
+	*len = pg_mbcliplen(VARDATA_ANY(t), VARSIZE_ANY_EXHDR(t), MAX_NAME_LENGTH);
+	copy = MemoryContextAlloc(stats->context, *len + 1);
+	memcpy(copy, VARDATA_ANY(t), *len);
+	return copy;
+}
+
 /* Kind and workflow of the run of a task; looked up once. */
 static const RunNames *
 find_run(RtStats *stats, const pg_uuid_t *run_id)
@@ -508,17 +523,12 @@ find_run(RtStats *stats, const pg_uuid_t *run_id)
 	stats->last = hash_search(stats->runs, run_id, HASH_ENTER, &found);
 	if (!found)
 	{
-		MemoryContext old = MemoryContextSwitchTo(stats->context);
-		RtRunInfo run = {0};
 		RunNames *names = stats->last;
+		RtRunInfo run = {0};
 
 		(void) rt_run_lookup(run_id, &run);
-		names->kind = run.kind ? TextDatumGetCString(run.kind) : "";
-		names->workflow_id = run.workflow_id ? TextDatumGetCString(run.workflow_id) : "";
-		names->kind_len = pg_mbcliplen(names->kind, strlen(names->kind), MAX_NAME_LENGTH);
-		names->workflow_id_len =
-			pg_mbcliplen(names->workflow_id, strlen(names->workflow_id), MAX_NAME_LENGTH);
-		MemoryContextSwitchTo(old);
+		names->kind = copy_name(stats, run.kind, &names->kind_len);
+		names->workflow_id = copy_name(stats, run.workflow_id, &names->workflow_id_len);
 	}
 	return stats->last;
 }
