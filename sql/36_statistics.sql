@@ -286,6 +286,12 @@ AS $$ SELECT * FROM run_tracker.summarize_trend($1, $2, $3, $4) $$;
 COMMENT ON FUNCTION run_tracker.trend_stats(text, timestamptz, text, text) IS
 'Runs per day or hour (UTC) that the caller sees, of one user or kind if given: created in it, and finished in it, with durations and cost as in user_stats(). Periods in which nothing happened have no row. since defaults to 30 days, or 48 hours, ago. 22023 for another unit.';
 
+CREATE FUNCTION run_tracker.count_history() RETURNS bigint
+LANGUAGE c SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'run_tracker_count_history';
+COMMENT ON FUNCTION run_tracker.count_history() IS
+'Internal: fills statistics that are new from the ledger, and returns the number of runs and tasks.';
+
 CREATE FUNCTION run_tracker.install_statistics() RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET client_min_messages = warning
 AS $install$

@@ -15,6 +15,9 @@ DECLARE
     keys text;
     parsed text;
     bad record;
+    below integer := 0;
+    above integer;
+    middle integer;
 BEGIN
     -- what a function for one takes is what an element may have
     SELECT jsonb_object_agg(a.name, t.typname), string_agg(a.name, ', ' ORDER BY a.n),
@@ -53,23 +56,29 @@ BEGIN
                   HINT = format('Keys are %s.', keys);
     END IF;
 
+    above := jsonb_array_length(items);
     BEGIN
         EXECUTE format('SELECT count(x) FROM jsonb_to_recordset($1) AS x (%s)', parsed) USING items;
     EXCEPTION WHEN data_exception THEN
-        -- one of them; which one is worth a second look
-        FOR bad IN
-            SELECT e.n - 1 AS index, e.value FROM jsonb_array_elements(items) WITH ORDINALITY e (value, n) ORDER BY e.n
-        LOOP
+        -- it is in one of two halves
+        WHILE above - below > 1 LOOP
+            middle := (below + above) / 2;
             BEGIN
-                EXECUTE format('SELECT count(x) FROM jsonb_to_record($1) AS x (%s)', parsed) USING bad.value;
+                EXECUTE format('SELECT count(x) FROM jsonb_to_recordset($1) AS x (%s)', parsed)
+                    USING jsonb_path_query_array(items, '$[$a to $b]', jsonb_build_object('a', below, 'b', middle - 1));
+                below := middle;
             EXCEPTION WHEN data_exception THEN
-                RAISE EXCEPTION 'invalid element of argument "%"', argument
-                    USING ERRCODE = 'invalid_parameter_value',
-                          DETAIL = format('%s[%s]: %s.', argument, bad.index, left(SQLERRM, 200)),
-                          HINT = format('Keys are %s.', keys);
+                above := middle;
             END;
         END LOOP;
-        RAISE;
+        BEGIN
+            EXECUTE format('SELECT count(x) FROM jsonb_to_record($1) AS x (%s)', parsed) USING items -> below;
+        EXCEPTION WHEN data_exception THEN
+            RAISE EXCEPTION 'invalid element of argument "%"', argument
+                USING ERRCODE = 'invalid_parameter_value',
+                      DETAIL = format('%s[%s]: %s.', argument, below, left(SQLERRM, 200)),
+                      HINT = format('Keys are %s.', keys);
+        END;
     END;
 END
 $$;

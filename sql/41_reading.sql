@@ -140,6 +140,8 @@ DECLARE
         "started_at": ["timestamptz", true], "finished_at": ["timestamptz", true], "duration_ms": ["bigint", true],
         "priority": ["integer", false], "name": ["text", true], "progress": ["smallint", true],
         "total_tokens": ["numeric", false], "total_cost": ["numeric", false], "task_count": ["numeric", false]}';
+    -- what takes more bytes is for run_details()
+    max_stored CONSTANT integer := 10000;
     sort jsonb := sortable -> sort_column;
     nullable boolean := (sort ->> 1)::boolean;
     onwards text := CASE WHEN downwards THEN '<' ELSE '>' END;
@@ -162,7 +164,7 @@ BEGIN
     ELSIF page_number < 1 THEN
         RAISE EXCEPTION 'argument "page" must be at least 1'
             USING ERRCODE = 'invalid_parameter_value', DETAIL = format('It is %s.', page_number), HINT = 'Pages are counted from 1.';
-    ELSIF rows_per_page NOT BETWEEN 1 AND 1000 THEN
+    ELSIF rows_per_page IS NULL OR rows_per_page NOT BETWEEN 1 AND 1000 THEN
         RAISE EXCEPTION 'argument "page_size" must be 1 to 1000'
             USING ERRCODE = 'invalid_parameter_value', DETAIL = format('It is %s.', rows_per_page),
                   HINT = 'For all runs at once there is run_tracker.export_runs().';
@@ -203,11 +205,13 @@ BEGIN
     -- the page comes from runs alone; totals are looked up for its rows only
     RETURN QUERY EXECUTE format($query$
         SELECT s.run_id, s.user_id, s.lifecycle, s.status, s.phase, s.kind, s.name, s.workflow_id, s.session_id,
-               s.subject_id, s.parent_run_id, s.priority, s.progress, s.current_step, s.error, s.attempt, s.created_at,
+               s.subject_id, s.parent_run_id, s.priority, s.progress, s.current_step, left(s.error, 2000), s.attempt, s.created_at,
                s.started_at, s.finished_at, s.updated_at, s.duration_ms, s.elapsed_ms, s.task_count,
                s.failed_task_count, s.open_task_count, s.input_tokens, s.output_tokens, s.total_tokens, s.total_cost,
                s.message_count, s.error_count, s.retrieval_count, s.artifact_count, s.last_message_at,
-               s.last_activity_at, p.metrics, p.metadata, p.settings,
+               s.last_activity_at, CASE WHEN pg_column_size(p.metrics) <= $4 THEN p.metrics END,
+               CASE WHEN pg_column_size(p.metadata) <= $4 THEN p.metadata END,
+               CASE WHEN pg_column_size(p.settings) <= $4 THEN p.settings END,
                encode(convert_to(jsonb_build_array($1, $2, p.key, p.run_id)::text, getdatabaseencoding()), 'hex'), $3
         FROM (SELECT run_id, key, metrics, metadata, settings
               FROM (SELECT r.run_id, %s AS key, r.metrics, r.metadata, r.settings
@@ -218,7 +222,7 @@ BEGIN
         ORDER BY p.%s
         $query$, sort_key, conditions, beyond, ordering, rows_per_page,
             COALESCE(page_number - 1, 0)::bigint * rows_per_page, replace(ordering, ', ', ', p.'))
-        USING sort_column, downwards, total;
+        USING sort_column, downwards, total, max_stored;
 END
 $$;
 COMMENT ON FUNCTION run_tracker.find_runs(jsonb, jsonb, text, boolean, integer, integer, boolean, text) IS
@@ -249,7 +253,7 @@ AS $$
 $$;
 COMMENT ON FUNCTION run_tracker.list_runs(text, text, text, text, text, text, text, uuid, text, timestamptz, timestamptz,
     text, jsonb, jsonb, jsonb, text, boolean, integer, integer, boolean, text, jsonb) IS
-'A page of the runs that the caller may see: run_summary, with metrics, metadata and settings. created_after is inclusive, created_before exclusive; name is a part of the name in any case; metrics, metadata and settings are contained (@>). filter has the same conditions as one JSON object, whose strings may also be arrays of what is accepted; null is no condition. Sorted by created_at, updated_at, started_at, finished_at, duration_ms, priority, name, progress, total_tokens, total_cost or task_count, nulls last; only created_at needs not look at all runs that match. Pages are numbered from 1; or give the row_cursor of the last row of a page as before, to go on there at the same cost however far that is. total_count is how many match, null unless with_total. 22023 for what is none of this, and page_size above 1000.';
+'A page of the runs that the caller may see: run_summary, with metrics, metadata and settings. created_after is inclusive, created_before exclusive; name is a part of the name in any case; metrics, metadata and settings are contained (@>). filter has the same conditions as one JSON object, whose strings may also be arrays of what is accepted; null is no condition. Sorted by created_at, updated_at, started_at, finished_at, duration_ms, priority, name, progress, total_tokens, total_cost or task_count, nulls last; only created_at needs not look at all runs that match. Pages are numbered from 1; or give the row_cursor of the last row of a page as before, to go on there at the same cost however far that is. total_count is how many match, null unless with_total. An error is cut off after 2000 characters, and metrics, metadata and settings that are stored in more than 10000 bytes are null: run_details() has them. 22023 for what is none of this, and page_size above 1000.';
 
 CREATE FUNCTION run_tracker.export_runs(filter jsonb DEFAULT '{}') RETURNS SETOF jsonb
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET jit = off SET enable_mergejoin = off
@@ -294,7 +298,7 @@ BEGIN
     RETURN jsonb_build_object(
         'run', run,
         'tasks', (SELECT COALESCE(jsonb_agg(
-                             to_jsonb(t) || CASE WHEN t.finished_at IS NOT NULL THEN '{}'
+                             to_jsonb(t) || CASE WHEN t.finished_at IS NOT NULL OR t.response IS NULL THEN '{}'
                                                  ELSE jsonb_build_object('response', run_tracker.task_response(t.task_id)) END
                              ORDER BY t.created_at, t.task_id), '[]')
                   FROM run_tracker.tasks t WHERE t.run_id = $1),
@@ -346,15 +350,15 @@ BEGIN
              CROSS JOIN unnest('{kind,lifecycle,status,phase,name,workflow_id,error,attempt,duration_ms,task_count,
                  failed_task_count,open_task_count,input_tokens,output_tokens,total_tokens,total_cost,message_count,
                  error_count,retrieval_count,artifact_count}'::text[]) WITH ORDINALITY c (name, n)
-        UNION
+        UNION ALL
         SELECT t.run_id, 100, 'models',
                jsonb_agg(DISTINCT COALESCE(t.model, t.response_model) COLLATE "C") FILTER (WHERE COALESCE(t.model, t.response_model) <> '')
         FROM run_tracker.tasks t WHERE t.run_id IN (first_run, second_run) GROUP BY t.run_id
-        UNION
+        UNION ALL
         SELECT h.run_id, 101, 'state_ms.' || h.from_status, to_jsonb(sum(h.state_ms))
         FROM run_tracker.transitions h
         WHERE h.run_id IN (first_run, second_run) AND h.task_id IS NULL GROUP BY h.run_id, h.from_status
-        UNION
+        UNION ALL
         SELECT r.run_id, 200 + d.n, concat_ws('.', d.name, k.key), k.value
         FROM run_tracker.runs r
              CROSS JOIN LATERAL unnest('{settings,variables,metrics,inputs}'::text[],

@@ -682,7 +682,8 @@ BEGIN
                 -- clients write what they like: whatever may be a title and a score
                 SELECT r.n, o.title, o.snippet, s.score,
                        CASE WHEN s.type = 'number' OR s.score ~ '^-?[0-9]{1,30}([.][0-9]{1,60})?$' THEN s.score::numeric END AS number
-                FROM jsonb_array_elements(CASE jsonb_typeof(retrieval.results) WHEN 'array' THEN retrieval.results
+                FROM jsonb_array_elements(CASE jsonb_typeof(retrieval.results)
+                                               WHEN 'array' THEN jsonb_path_query_array(retrieval.results, '$[0 to 19]')
                                                ELSE jsonb_build_array(retrieval.results) END) WITH ORDINALITY r (value, n),
                      LATERAL (SELECT COALESCE(NULLIF(r.value ->> 'title', ''), NULLIF(r.value ->> 'name', ''),
                                               NULLIF(r.value ->> 'document_name', ''), NULLIF(r.value #>> '{document,title}', ''),

@@ -188,7 +188,10 @@ BEGIN
     FROM (SELECT c.oid, c.relname, n.name
           FROM pg_class c, unnest(triggers) AS n (name)
           WHERE c.relnamespace = 'run_tracker'::regnamespace
-            AND c.relname IN ('runs', 'tasks', 'messages', 'logs', 'retrievals', 'artifacts')) e
+            AND c.relname IN ('runs', 'tasks', 'messages', 'logs', 'retrievals', 'artifacts')
+          UNION ALL
+          SELECT c.oid, c.relname, 'run_tracker_before_truncate' FROM pg_class c
+          WHERE c.relnamespace = 'run_tracker'::regnamespace AND c.relname = 'runs') e
          LEFT JOIN pg_trigger t ON t.tgrelid = e.oid AND t.tgname = e.name;
     IF defects.missing IS NOT NULL THEN
         problems := problems || jsonb_build_object('severity', 'error', 'code', 'triggers_missing',
@@ -273,7 +276,8 @@ BEGIN
         END IF;
     END IF;
 
-    -- totals of the newest runs, as check_totals() compares them; what belongs to a run may be much, then it is left out
+    -- Totals of the newest runs, as check_totals() compares them; what belongs to a run may be much, then it is left out.
+    -- (In the order of the key: a limit alone makes reading a whole table look cheap where few runs have most of it.)
 
     IF readable @> '{runs,tasks,messages,logs,retrievals,artifacts,run_totals}' THEN
         SELECT count(*) AS checked,
@@ -301,19 +305,24 @@ BEGIN
                         COALESCE(sum(k.total_tokens) FILTER (WHERE k.finished_at IS NOT NULL), 0) AS c6,
                         COALESCE(sum(k.cost) FILTER (WHERE k.finished_at IS NOT NULL), 0) AS c7
                  FROM (SELECT k.phase, k.input_tokens, k.output_tokens, k.total_tokens, k.cost, k.finished_at
-                       FROM run_tracker.tasks k WHERE k.run_id = r.run_id LIMIT sample_rows) k) t
+                       FROM run_tracker.tasks k WHERE k.run_id = r.run_id
+                       ORDER BY k.run_id, k.task_id LIMIT sample_rows) k) t
              CROSS JOIN LATERAL (
                  SELECT count(*) AS n
-                 FROM (SELECT FROM run_tracker.messages k WHERE k.run_id = r.run_id LIMIT sample_rows) k) m
+                 FROM (SELECT FROM run_tracker.messages k WHERE k.run_id = r.run_id
+                       ORDER BY k.run_id, k.seq LIMIT sample_rows) k) m
              CROSS JOIN LATERAL (
                  SELECT count(*) AS n, count(*) FILTER (WHERE k.level IN ('ERROR', 'CRITICAL')) AS errors
-                 FROM (SELECT k.level FROM run_tracker.logs k WHERE k.run_id = r.run_id LIMIT sample_rows) k) l
+                 FROM (SELECT k.level FROM run_tracker.logs k WHERE k.run_id = r.run_id
+                       ORDER BY k.run_id, k.seq LIMIT sample_rows) k) l
              CROSS JOIN LATERAL (
                  SELECT count(*) AS n
-                 FROM (SELECT FROM run_tracker.retrievals k WHERE k.run_id = r.run_id LIMIT sample_rows) k) e
+                 FROM (SELECT FROM run_tracker.retrievals k WHERE k.run_id = r.run_id
+                       ORDER BY k.run_id, k.retrieval_id LIMIT sample_rows) k) e
              CROSS JOIN LATERAL (
                  SELECT count(*) AS n
-                 FROM (SELECT FROM run_tracker.artifacts k WHERE k.run_id = r.run_id LIMIT sample_rows) k) a
+                 FROM (SELECT FROM run_tracker.artifacts k WHERE k.run_id = r.run_id
+                       ORDER BY k.run_id, k.artifact_id LIMIT sample_rows) k) a
         WHERE GREATEST(t.n, m.n, l.n, e.n, a.n) < sample_rows;
         totals_json := jsonb_build_object('checked', totals.checked, 'wrong', totals.wrong);
         IF totals.wrong > 0 THEN

@@ -53,6 +53,7 @@ DECLARE
                            AND c.relname IN ('runs', 'tasks', 'messages', 'logs', 'retrievals', 'artifacts')
                            AND t.tgname IN ('zz_run_tracker_before', 'run_tracker_insert', 'run_tracker_update',
                                             'run_tracker_delete', 'run_tracker_truncate', 'run_tracker_before_truncate'));
+    no_statistics boolean := to_regclass('run_tracker.stat_totals') IS NULL;
     rel record;
 BEGIN
     SELECT c.oid::regclass AS name, c.relowner::regrole AS owner INTO rel
@@ -119,6 +120,10 @@ BEGIN
             EXECUTE format('ALTER %s %s OWNER TO %s', CASE rel.relkind WHEN 'v' THEN 'VIEW' ELSE 'TABLE' END,
                            rel.name, owner::regrole);
         END LOOP;
+    END IF;
+
+    IF owner IS NOT NULL AND no_statistics THEN
+        PERFORM run_tracker.count_history();
     END IF;
 
     -- what was written while there were no triggers is not in the totals, and what was deleted left its history behind

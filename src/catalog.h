@@ -28,6 +28,8 @@
 	X(runs, kind, TEXTOID, false) \
 	X(runs, name, TEXTOID, false) \
 	X(runs, workflow_id, TEXTOID, false) \
+	X(runs, session_id, TEXTOID, false) \
+	X(runs, subject_id, TEXTOID, false) \
 	X(runs, priority, INT4OID, true) \
 	X(runs, scheduled_at, TIMESTAMPTZOID, false) \
 	X(runs, progress, INT2OID, false) \
@@ -60,6 +62,8 @@
 	X(tasks, lifecycle, TEXTOID, true) \
 	X(tasks, status, TEXTOID, true) \
 	X(tasks, phase, TEXTOID, true) \
+	X(tasks, service, TEXTOID, false) \
+	X(tasks, name, TEXTOID, false) \
 	X(tasks, operation, TEXTOID, false) \
 	X(tasks, provider, TEXTOID, false) \
 	X(tasks, model, TEXTOID, false) \
@@ -92,6 +96,7 @@
 	X(messages, seq, INT8OID, true) \
 	X(messages, user_id, TEXTOID, true) \
 	X(messages, role, TEXTOID, true) \
+	X(messages, name, TEXTOID, false) \
 	X(messages, content, TEXTOID, false) \
 	X(messages, parts, JSONBOID, false) \
 	X(messages, metadata, JSONBOID, false) \

@@ -39,6 +39,7 @@ run_tracker_messages_before(PG_FUNCTION_ARGS)
 	TriggerData *trigdata = (TriggerData *) fcinfo->context;
 	AttrNumber role = RT_ATT(t, messages, role);
 	AttrNumber seq = RT_ATT(t, messages, seq);
+	AttrNumber names[] = {role, RT_ATT(t, messages, name)};
 	RtRow row;
 
 	rt_row_begin(&row, trigdata, t);
@@ -49,6 +50,7 @@ run_tracker_messages_before(PG_FUNCTION_ARGS)
 		rt_row_isnull(&row, RT_ATT(t, messages, parts)))
 		rt_row_violation(&row, RT_ATT(t, messages, content),
 						 "A message needs a content, or parts.");
+	rt_row_check_names(&row, names, lengthof(names));
 	rt_row_check_json(&row, RT_ATT(t, messages, parts), true);
 	rt_row_check_json(&row, RT_ATT(t, messages, metadata), false);
 	rt_row_check_size(&row);

@@ -67,7 +67,7 @@ add_interval(TimestampTz moment, Datum datum)
 TimestampTz
 rt_open_run_available(const RtRun *run)
 {
-	return Max(run->scheduled_at, run->created_at);
+	return run->scheduled_at != DT_NOBEGIN ? run->scheduled_at : run->created_at;
 }
 
 /*

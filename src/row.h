@@ -36,6 +36,7 @@ extern void rt_row_keep(RtRow *row, AttrNumber att);
 extern bool rt_row_differs(const RtRow *row, AttrNumber att);
 extern bool rt_row_unchanged(const RtRow *row);
 extern void rt_row_check_size(const RtRow *row);
+extern void rt_row_check_names(const RtRow *row, const AttrNumber *atts, int n);
 extern void rt_row_check_json(const RtRow *row, AttrNumber att, bool array);
 extern void rt_row_violation(const RtRow *row, AttrNumber att, const char *detail);
 extern void rt_row_require(const RtRow *row, AttrNumber att);

@@ -33,9 +33,6 @@
 PG_FUNCTION_INFO_V1(run_tracker_runs_before);
 PG_FUNCTION_INFO_V1(run_tracker_runs_after);
 
-/* an id is part of keys: OpenID Connect allows 255 characters */
-#define RT_MAX_USER_ID_LENGTH 512
-
 /* The runs that the tracker itself is ending, in order: the lifecycle need not list that. */
 static struct
 {
@@ -262,6 +259,9 @@ check_values(const RtRow *row)
 	AttrNumber max_attempts = RT_ATT(t, runs, max_attempts);
 	AttrNumber intervals[] = {RT_ATT(t, runs, timeout), RT_ATT(t, runs, max_duration),
 							  RT_ATT(t, runs, retry_base), RT_ATT(t, runs, retry_cap)};
+	AttrNumber names[] = {RT_ATT(t, runs, kind),		RT_ATT(t, runs, name),
+						  RT_ATT(t, runs, workflow_id), RT_ATT(t, runs, session_id),
+						  RT_ATT(t, runs, subject_id),	RT_ATT(t, runs, current_step)};
 
 	if (!rt_row_isnull(row, progress) && (DatumGetInt16(rt_row_get(row, progress)) < 0 ||
 										  DatumGetInt16(rt_row_get(row, progress)) > 100))
@@ -280,6 +280,7 @@ check_values(const RtRow *row)
 			rt_row_violation(row, intervals[i], "It must be a positive interval.");
 	}
 
+	rt_row_check_names(row, names, lengthof(names));
 	rt_row_check_json(row, RT_ATT(t, runs, settings), false);
 	rt_row_check_json(row, RT_ATT(t, runs, variables), false);
 	rt_row_check_json(row, RT_ATT(t, runs, metrics), false);

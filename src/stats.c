@@ -28,6 +28,7 @@
 #include "executor/executor.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/hsearch.h"
@@ -40,6 +41,8 @@
 #include "stats.h"
 #include "totals.h"
 #include "writer.h"
+
+PG_FUNCTION_INFO_V1(run_tracker_count_history);
 
 /* longer names are cut off: they are part of a key */
 #define MAX_NAME_LENGTH 200
@@ -365,12 +368,13 @@ name_from(RtStatKey *key, RtStatName name, TupleTableSlot *row, AttrNumber att)
 		rt_stat_name(key, name, NULL);
 		return;
 	}
-	/* the key of a user is needed whole; runs_before bounds it */
 	t = DatumGetTextPP(value);
 	key->names[name] = VARDATA_ANY(t);
-	key->lens[name] = name == RT_STAT_USER_ID ?
-						  (int) VARSIZE_ANY_EXHDR(t) :
-						  pg_mbcliplen(VARDATA_ANY(t), VARSIZE_ANY_EXHDR(t), MAX_NAME_LENGTH);
+	key->lens[name] = pg_mbcliplen(VARDATA_ANY(t), VARSIZE_ANY_EXHDR(t), MAX_NAME_LENGTH);
+	/* who has a longer id than is possible by now is nobody here */
+	if (name == RT_STAT_USER_ID)
+		key->lens[name] =
+			VARSIZE_ANY_EXHDR(t) > RT_MAX_USER_ID_LENGTH ? 0 : (int) VARSIZE_ANY_EXHDR(t);
 }
 
 static int64
@@ -485,6 +489,19 @@ count_run(RtStats *stats, TupleTableSlot *row, const RtTable *t, int sign)
 		count_finished_run(stats, row, t, rt_phase_names[phase], sign);
 }
 
+/* A name, cut off, to be kept with the sums; 0 is none. */
+static const char *
+copy_name(RtStats *stats, Datum value, int *len)
+{
+	text *t = value == (Datum) 0 ? cstring_to_text("") : DatumGetTextPP(value);
+	char *copy;
+
+	*len = pg_mbcliplen(VARDATA_ANY(t), VARSIZE_ANY_EXHDR(t), MAX_NAME_LENGTH);
+	copy = MemoryContextAlloc(stats->context, *len + 1);
+	memcpy(copy, VARDATA_ANY(t), *len);
+	return copy;
+}
+
 /* Kind and workflow of the run of a task; looked up once. */
 static const RunNames *
 find_run(RtStats *stats, const pg_uuid_t *run_id)
@@ -506,17 +523,12 @@ find_run(RtStats *stats, const pg_uuid_t *run_id)
 	stats->last = hash_search(stats->runs, run_id, HASH_ENTER, &found);
 	if (!found)
 	{
-		MemoryContext old = MemoryContextSwitchTo(stats->context);
-		RtRunInfo run = {0};
 		RunNames *names = stats->last;
+		RtRunInfo run = {0};
 
 		(void) rt_run_lookup(run_id, &run);
-		names->kind = run.kind ? TextDatumGetCString(run.kind) : "";
-		names->workflow_id = run.workflow_id ? TextDatumGetCString(run.workflow_id) : "";
-		names->kind_len = pg_mbcliplen(names->kind, strlen(names->kind), MAX_NAME_LENGTH);
-		names->workflow_id_len =
-			pg_mbcliplen(names->workflow_id, strlen(names->workflow_id), MAX_NAME_LENGTH);
-		MemoryContextSwitchTo(old);
+		names->kind = copy_name(stats, run.kind, &names->kind_len);
+		names->workflow_id = copy_name(stats, run.workflow_id, &names->workflow_id_len);
 	}
 	return stats->last;
 }
@@ -731,4 +743,67 @@ rt_stats_truncate_runs(void)
 	table_close(runs, NoLock);
 	table_close(open_runs, NoLock);
 	rt_stats_end(stats);
+}
+
+/* rows that are summed up before their sums are written */
+#define HISTORY_BATCH 10000
+
+/* Count what a row of a table that has no statistics yet contributes. */
+static void
+count_existing(RtStats *stats, RtTableId id, TupleTableSlot *row)
+{
+	const RtTable *t = rt_table(id);
+	MemoryContext old = MemoryContextSwitchTo(stats->row_context);
+
+	if (id == RT_runs)
+		count_run(stats, row, t, 1);
+	else
+	{
+		RtPhase phase = phase_of(row, RT_ATT(t, tasks, phase));
+
+		if (!RT_PHASE_IS_OPEN(phase))
+			count_finished_task(stats, run_of(stats, row, t), row, t, rt_phase_names[phase], 1);
+	}
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(stats->row_context);
+}
+
+static int64
+count_table(RtTableId id)
+{
+	Relation rel = table_open(rt_table(id)->relid, AccessShareLock);
+	Snapshot snapshot = rt_latest_snapshot();
+	TupleTableSlot *row = table_slot_create(rel, NULL);
+	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
+	RtStats *stats = rt_stats_begin();
+	int64 n = 0;
+
+	while (table_scan_getnextslot(scan, ForwardScanDirection, row))
+	{
+		CHECK_FOR_INTERRUPTS();
+		count_existing(stats, id, row);
+		if (++n % HISTORY_BATCH == 0)
+		{
+			rt_stats_end(stats);
+			stats = rt_stats_begin();
+		}
+	}
+	rt_stats_end(stats);
+	table_endscan(scan);
+	ExecDropSingleTupleTableSlot(row);
+	UnregisterSnapshot(snapshot);
+	table_close(rel, NoLock);
+	return n;
+}
+
+/*
+ * count_history() → number of rows: fill statistics that are new from the ledger.  Only for
+ * install(), which keeps everyone else away.
+ */
+Datum
+run_tracker_count_history(PG_FUNCTION_ARGS)
+{
+	if (!rt_is_owner(rt_table(RT_stat_deltas)->relid, GetUserId()))
+		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_TABLE, rt_table_name(RT_stat_deltas));
+	PG_RETURN_INT64(count_table(RT_runs) + count_table(RT_tasks));
 }

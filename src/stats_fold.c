@@ -37,8 +37,9 @@
 
 PG_FUNCTION_INFO_V1(run_tracker_fold_statistics);
 
-/* fields of the advisory lock, see sequence.c */
-#define RT_LOCK_CLASS 0x5254
+/* fields of the advisory lock: another class than that of sequence.c, whose fields users can choose
+ */
+#define RT_LOCK_CLASS 0x5255
 #define RT_LOCK_FOLD  1
 
 /*

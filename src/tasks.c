@@ -72,7 +72,13 @@ check_values(const RtRow *row)
 	int64 reasoning = amount(row, RT_ATT(t, tasks, reasoning_output_tokens));
 	int64 cached;
 	AttrNumber cost = RT_ATT(t, tasks, cost);
+	AttrNumber names[] = {RT_ATT(t, tasks, service),	   RT_ATT(t, tasks, name),
+						  RT_ATT(t, tasks, operation),	   RT_ATT(t, tasks, provider),
+						  RT_ATT(t, tasks, model),		   RT_ATT(t, tasks, response_model),
+						  RT_ATT(t, tasks, finish_reason), RT_ATT(t, tasks, response_id),
+						  RT_ATT(t, tasks, cost_source)};
 
+	rt_row_check_names(row, names, lengthof(names));
 	(void) amount(row, RT_ATT(t, tasks, total_tokens));
 	(void) amount(row, RT_ATT(t, tasks, time_to_first_token_ms));
 

@@ -27,8 +27,8 @@ PG_FUNCTION_INFO_V1(run_tracker_before_truncate);
 PG_FUNCTION_INFO_V1(run_tracker_after_truncate);
 PG_FUNCTION_INFO_V1(run_tracker_rebuild_totals);
 
-/* fields of the advisory lock that lets one repair at a time in, see sequence.c */
-#define RT_LOCK_CLASS 0x5254
+/* fields of the advisory lock that lets one repair at a time in: not the class of sequence.c */
+#define RT_LOCK_CLASS 0x5255
 
 /* What each table's TRUNCATE takes away. */
 static const struct

@@ -398,7 +398,7 @@ static void
 fold_step(void *arg, void *unused)
 {
 	Folded *folded = arg;
-	TimestampTz until = GetCurrentTimestamp() + rt_batch_timeout_ms * INT64CONST(500);
+	TimestampTz until = GetCurrentTimestamp() + rt_batch_timeout_ms * INT64CONST(250);
 
 	folded->deltas = rt_stats_fold(FOLD_BATCH, until, false, &folded->more);
 }

@@ -47,8 +47,9 @@ UPDATE run_tracker.artifacts SET content = NULL WHERE artifact_id = :a2 RETURNIN
 UPDATE run_tracker.artifacts SET content = '1', size_bytes = NULL WHERE artifact_id = :a2 RETURNING size_bytes;
 UPDATE run_tracker.artifacts SET size_bytes = 77 WHERE artifact_id = :a2 RETURNING size_bytes;
 UPDATE run_tracker.artifacts SET size_bytes = NULL WHERE artifact_id = :a2 RETURNING size_bytes;
--- times are the database's
-UPDATE run_tracker.artifacts SET created_at = '2000-01-01', updated_at = '2000-01-01' WHERE artifact_id = :a2 RETURNING created_at > '2020-01-01' AS created, updated_at > '2020-01-01' AS updated;
+-- when it was last changed is for the database to say; when it was made, a service may correct
+UPDATE run_tracker.artifacts SET created_at = '2000-01-01', updated_at = '2000-01-01' WHERE artifact_id = :a2
+RETURNING created_at = '2000-01-01' AS created, updated_at > '2020-01-01' AS updated;
 SELECT updated_at AS before FROM run_tracker.artifacts WHERE artifact_id = :a2 \gset
 UPDATE run_tracker.artifacts SET name = name, content = content WHERE artifact_id = :a2 RETURNING updated_at = :'before' AS unchanged;
 DELETE FROM run_tracker.artifacts WHERE artifact_id = :a2;

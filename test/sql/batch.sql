@@ -95,7 +95,7 @@ CALL pg_temp.try($$SELECT run_tracker.create_runs(jsonb_build_array(jsonb_build_
 CALL pg_temp.try($$SELECT run_tracker.create_runs(jsonb_build_array(jsonb_build_object('''); DROP TABLE run_tracker.runs; --', 1)))$$);
 SELECT count(*) FROM run_tracker.runs;
 -- words that are no SQL, and long ones, are what they are
-SELECT run_tracker.create_runs(jsonb_build_array(jsonb_build_object('name', $$'); DROP TABLE run_tracker.runs; --\$$, 'kind', repeat('ж', 10000), 'metadata', jsonb_build_object('k', repeat('😀', 10000))))) AS run_id \gset
+SELECT run_tracker.create_runs(jsonb_build_array(jsonb_build_object('name', $$'); DROP TABLE run_tracker.runs; --\$$, 'kind', repeat('ж', 4000), 'metadata', jsonb_build_object('k', repeat('😀', 10000))))) AS run_id \gset
 SELECT name = $$'); DROP TABLE run_tracker.runs; --\$$ AS same, length(kind) AS kind, length(metadata ->> 'k') AS metadata FROM run_tracker.runs WHERE run_id = :'run_id';
 
 --

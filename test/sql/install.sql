@@ -235,7 +235,7 @@ CALL pg_temp.try($$SELECT run_tracker.set_owner(NULL)$$);
 CALL pg_temp.try($$SELECT run_tracker.set_owner('-')$$);
 CALL pg_temp.try($$SELECT run_tracker.set_owner('regress_no_such_role')$$);
 SELECT run_tracker.set_owner('regress_install_owner');
--- all but the view that is the extension's
+-- all but the views that are the extension's
 SELECT relkind, relowner::regrole AS owner, count(*) > 0 AS some FROM pg_class
 WHERE relnamespace = 'run_tracker'::regnamespace GROUP BY relkind, relowner ORDER BY relkind;
 SELECT nspowner::regrole = current_user::regrole AS schema_stays FROM pg_namespace WHERE nspname = 'run_tracker';
@@ -319,6 +319,13 @@ SELECT relname FROM pg_class WHERE relnamespace = 'run_tracker'::regnamespace OR
 CALL pg_temp.try('SELECT run_tracker.create_run()');
 SELECT run_tracker.install();
 SELECT count(run_tracker.create_run(user_id => 'alice'));
+-- statistics whose tables are new begin with what is in the ledger
+INSERT INTO run_tracker.runs (user_id, kind, status) VALUES ('alice', 'k', 'completed'), ('bob', 'k', 'failed');
+INSERT INTO run_tracker.tasks (run_id, status, model, cost) SELECT run_id, 'completed', 'm', 2 FROM run_tracker.runs WHERE finished_at IS NOT NULL;
+DROP TABLE run_tracker.stat_deltas, run_tracker.stat_totals;
+SELECT run_tracker.install();
+SELECT user_id, total, open, successful, failed, task_count, total_cost FROM run_tracker.user_stats() ORDER BY 1;
+SELECT model, task_count, total_cost FROM run_tracker.model_stats();
 SET client_min_messages = warning;
 DROP EXTENSION run_tracker CASCADE;
 

@@ -199,11 +199,11 @@ SELECT count(*) FROM run_tracker.runs;
 
 -- names are searched for as they are, in any case and script; long ones too
 BEGIN;
-UPDATE run_tracker.runs SET name = '100 % _sure_ \o/ ! äÖ 日本 😀', kind = repeat('ж', 10000) WHERE run_id = :one;
-UPDATE run_tracker.runs SET name = repeat('long ', 2000) || 'end', metadata = jsonb_build_object(repeat('k', 10000), repeat('😀', 10000)) WHERE run_id = :two;
+UPDATE run_tracker.runs SET name = '100 % _sure_ \o/ ! äÖ 日本 😀', kind = repeat('ж', 4000) WHERE run_id = :one;
+UPDATE run_tracker.runs SET name = repeat('long ', 1000) || 'end', metadata = jsonb_build_object(repeat('k', 10000), repeat('😀', 10000)) WHERE run_id = :two;
 SELECT w AS word, pg_temp.ids((SELECT array_agg(run_id) FROM run_tracker.list_runs(name => w))) FROM (VALUES ('%'), ('_'), ('!'), ('\'), ('\O/ !'), ('\\'), ('100 %'), ('_SURE_'), ('%sure%'), ('ÄÖ'), ('日本'), ('😀'), ('x')) v (w);
-SELECT pg_temp.ids((SELECT array_agg(run_id) FROM run_tracker.list_runs(name => repeat('LONG ', 2000)))) AS long, pg_temp.ids((SELECT array_agg(run_id) FROM run_tracker.list_runs(name => repeat('long ', 2001)))) AS longer,
-       pg_temp.ids((SELECT array_agg(run_id) FROM run_tracker.list_runs(kind => repeat('ж', 10000)))) AS kind,
+SELECT pg_temp.ids((SELECT array_agg(run_id) FROM run_tracker.list_runs(name => repeat('LONG ', 1000)))) AS long, pg_temp.ids((SELECT array_agg(run_id) FROM run_tracker.list_runs(name => repeat('long ', 1001)))) AS longer,
+       pg_temp.ids((SELECT array_agg(run_id) FROM run_tracker.list_runs(kind => repeat('ж', 4000)))) AS kind,
        pg_temp.ids((SELECT array_agg(run_id) FROM run_tracker.list_runs(filter => jsonb_build_object('metadata', jsonb_build_object(repeat('k', 10000), repeat('😀', 10000)))))) AS metadata,
        pg_temp.ids((SELECT array_agg(run_id) FROM run_tracker.list_runs(filter => jsonb_build_object('kind', (SELECT jsonb_agg('k' || i) || '["chat"]' FROM generate_series(1, 10000) i))))) AS one_of_many;
 SELECT pg_temp.walk('name', down, 1) = pg_temp.sorted('name', down) AS same FROM unnest('{t,f}'::boolean[]) down;

@@ -68,6 +68,17 @@ SELECT run_tracker.log_retrieval(:run2, E'<b>\u202E\uFEFF', E'\x01\'; DROP TABLE
 SELECT results_count, results FROM run_tracker.retrievals WHERE query ~ 'DROP';
 :counts
 
+-- the number of results follows them, unless the client says otherwise
+INSERT INTO run_tracker.retrievals (run_id, retrieval_id, retrieval_type, results) VALUES (:run2, '63000000-0000-0000-0000-000000000009', 'counted', '[1, 2]') RETURNING results_count;
+UPDATE run_tracker.retrievals SET results = '[1, 2, 3]' WHERE retrieval_type = 'counted' RETURNING results_count;
+UPDATE run_tracker.retrievals SET query = 'q' WHERE retrieval_type = 'counted' RETURNING results_count;
+UPDATE run_tracker.retrievals SET results = NULL WHERE retrieval_type = 'counted' RETURNING results_count;
+UPDATE run_tracker.retrievals SET results = '[[], {}]' WHERE retrieval_type = 'counted' RETURNING results_count;
+UPDATE run_tracker.retrievals SET results = '[1]', results_count = 100 WHERE retrieval_type = 'counted' RETURNING results_count;
+UPDATE run_tracker.retrievals SET results = '[1, 2]' WHERE retrieval_type = 'counted' RETURNING results_count;
+UPDATE run_tracker.retrievals SET results_count = NULL WHERE retrieval_type = 'counted' RETURNING results_count;
+DELETE FROM run_tracker.retrievals WHERE retrieval_type = 'counted';
+
 -- a finished run may still be told what it had found
 SELECT run_tracker.complete_run(:run2);
 SELECT run_tracker.log_retrieval(:run2, 'late') IS NOT NULL AS logged;

@@ -65,7 +65,7 @@ for my $db (qw(db owned))
 
 	# Work goes on without the tracker.
 	my $untracked = <<'SQL';
-UPDATE run_tracker.tasks SET status = 'completed', phase = 'succeeded', finished_at = now(), cost = 3, input_tokens = 5
+UPDATE run_tracker.tasks SET status = 'completed', phase = 'succeeded', finished_at = now(), cost = 3, input_tokens = 5, total_tokens = 5
 WHERE name ~ '[67]$';
 DELETE FROM run_tracker.tasks WHERE name ~ '77';
 DELETE FROM run_tracker.messages WHERE seq = 1;

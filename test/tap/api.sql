@@ -93,6 +93,8 @@ SELECT set_eq(
     ('create_runs(runs jsonb) SETOF uuid'),
     ('create_tasks(run_id uuid, tasks jsonb) SETOF uuid'),
     ('complete_tasks(tasks jsonb) bigint'),
+    ('check_batch(items jsonb, argument text, function text, left_out text DEFAULT ''''::text) void'),
+    ('task_target(lifecycle text, status text) text'),
     -- lists and details
     ('list_runs(status text?, phase text?, kind text?, workflow_id text?, user_id text?, subject_id text?, '
      'session_id text?, parent_run_id uuid?, lifecycle text?, created_after timestamp with time zone?, '
@@ -118,6 +120,7 @@ SELECT set_eq(
      'bigint, total_cost numeric, message_count bigint, error_count bigint, retrieval_count bigint, '
      'artifact_count bigint, last_message_at timestamp with time zone, last_activity_at timestamp with time '
      'zone, metrics jsonb, metadata jsonb, settings jsonb, row_cursor text, total_count bigint)'),
+    ('run_conditions(filter jsonb) text'),
     ('export_runs(filter jsonb DEFAULT ''{}''::jsonb) SETOF jsonb'),
     ('run_details(run_id uuid) jsonb'),
     ('compare_runs(a uuid, b uuid) TABLE(item text, a jsonb, b jsonb, difference numeric, ratio numeric)'),
@@ -175,17 +178,33 @@ SELECT set_eq(
     ('run_timeline(of_run uuid, bar_width integer, max_rows bigint?) TABLE(kind text, id uuid, level integer, '
      'label text, status text, phase text, start_ms bigint, end_ms bigint, duration_ms bigint, open boolean, '
      'axis_start_ms bigint, axis_end_ms bigint, bar text)'),
+    ('report_html(run_id uuid) text'),
+    ('dashboard_html(since timestamp with time zone?) text'),
+    ('report_timeline(of_run uuid, max_rows integer) text'),
+    ('report_messages(of_run uuid, max_rows integer) text'),
+    ('report_tasks(of_run uuid, max_rows integer) text'),
+    ('report_retrievals(of_run uuid, max_rows integer) text'),
+    ('report_artifacts(of_run uuid, max_rows integer) text'),
+    ('report_logs(of_run uuid, created_at timestamp with time zone, max_rows integer) text'),
     ('html_escape(value text) text'),
     ('html_number(value numeric, unit text?) text'),
     ('html_text(value text, max_length integer DEFAULT 20000) text'),
     ('html_time(moment timestamp with time zone) text'),
     ('html_phase(phase text) text'),
     ('html_badge(status text, phase text) text'),
-    ('html_fact(label text, value text, note text?) text'),
+    ('html_line(VARIADIC items text[]) text'),
+    ('html_cell(label text, value numeric, unit text?, note text?) text'),
+    ('html_meter(percent numeric) text'),
+    ('html_tick(span numeric, unit text?) numeric'),
+    ('html_fact(label text, value text, note text?, class text?) text'),
     ('html_details(label text, value text, max_length integer DEFAULT 20000, opened boolean DEFAULT false) text'),
     ('html_json(label text, value jsonb, max_length integer DEFAULT 20000, opened boolean DEFAULT false) text'),
+    ('html_section(title text, body text, note text?) text'),
+    ('html_more(total bigint, shown bigint, what text) text'),
     ('html_style() text'),
     ('html_page(title text, body text) text'),
+    ('html_chart(label text, periods timestamp with time zone[], names text[], classes text[], curves '
+     'boolean[], numbers numeric[], unit text?) text'),
     -- health and metrics
     ('health() jsonb'),
     ('describe_open_runs(max_runs integer, OUT queued bigint, OUT active bigint, OUT waiting bigint, OUT '
@@ -241,14 +260,16 @@ SELECT set_eq(
                      run_logs,read_logs,check_totals,compare_totals,stuck_runs,has_cron,task_response,read_response,
                      read_response_from,stat_rows,summarize_runs,user_stats,workflow_stats,kind_stats,model_stats,
                      summarize_trend,trend_stats,task_target,check_batch,run_conditions,find_runs,list_runs,export_runs,
-                     run_details,compare_run_values,compare_runs,run_timeline,timeline,html_page,describe_open_runs,health,
-                     read_metrics,openmetrics}'::text[])$$,
+                     run_details,compare_run_values,compare_runs,run_timeline,timeline,report_html,dashboard_html,report_timeline,
+                     report_messages,report_tasks,report_retrievals,report_artifacts,report_logs,html_page,describe_open_runs,
+                     health,read_metrics,openmetrics}'::text[])$$,
     'these functions only read');
 SELECT set_eq(
     $$SELECT proname::text FROM our_functions WHERE provolatile = 'i'$$,
     $$SELECT unnest('{log_level_rank,functions_for,histogram_bucket,histogram_bound,histogram_quantile,histogram_count,
                      histogram_accumulate,histogram_result,merge_histograms,histogram_metrics,html_escape,html_number,
-                     html_text,html_time,html_phase,html_badge,html_fact,html_details,html_json,html_style}'::text[])$$,
+                     html_text,html_time,html_phase,html_badge,html_line,html_cell,html_meter,html_tick,html_fact,html_details,
+                     html_json,html_section,html_more,html_style,html_chart}'::text[])$$,
     'these functions look at their arguments only; all others are volatile');
 
 SELECT set_eq(
@@ -465,7 +486,7 @@ SELECT set_eq(
     'no index of the ledger or the totals is on a column that changes while a row is open');
 SELECT set_eq(
     $$SELECT attname FROM indexed_columns WHERE relation = 'open_runs'$$,
-    ARRAY['run_id', 'deadline_at', 'lifecycle', 'kind', 'priority', 'available_at', 'phase'],
+    ARRAY['run_id', 'user_id', 'deadline_at', 'lifecycle', 'kind', 'priority', 'available_at', 'phase'],
     'a mark of activity changes no index: what claims and passes look for is indexed, last_activity_at and worker are not');
 SELECT is_empty(
     $$SELECT c.relname || '.' || a.attname FROM our_relations c JOIN pg_index i ON i.indexrelid = c.oid
@@ -506,11 +527,11 @@ SELECT is_empty(
     $$SELECT pg_describe_object(d.classid, d.objid, d.objsubid)
       FROM pg_depend d JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid
       WHERE e.extname = 'run_tracker' AND d.deptype = 'e' AND d.classid <> 'pg_proc'::regclass
-        -- shows what the server does, holds nothing
-        AND NOT (d.classid = 'pg_class'::regclass AND d.objid = 'run_tracker.worker_status'::regclass)
-        -- its type and its rule
+        -- show what the server does, hold nothing
+        AND NOT (d.classid = 'pg_class'::regclass AND d.objid::regclass IN ('run_tracker.worker_status', 'run_tracker.metrics'))
+        -- their types and their rules
         AND NOT (d.classid = 'pg_type'::regclass)$$,
-    'the members of the extension are functions, and one view that holds no data');
+    'the members of the extension are functions, and two views that hold no data');
 SELECT is_empty(
     $$SELECT signature FROM our_functions WHERE NOT EXISTS (
           SELECT FROM pg_depend d JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid
@@ -586,8 +607,10 @@ FROM unnest('{tracker_version,current_user_id,is_service,lifecycle_diagram,run_m
               check_totals,require_tables,read_logs,compare_totals,stuck_runs,task_response,read_response,read_response_from,
               histogram_bucket,histogram_bound,histogram_quantile,histogram_count,merge_histograms,stat_rows,summarize_runs,
               user_stats,workflow_stats,kind_stats,model_stats,trend_stats,summarize_trend,list_runs,find_runs,run_conditions,
-              run_details,compare_runs,compare_run_values,export_runs,timeline,run_timeline,html_escape,html_style,html_page,
-              health,describe_open_runs,read_metrics,histogram_metrics,openmetrics}'::text[]) f
+              run_details,compare_runs,compare_run_values,export_runs,timeline,run_timeline,report_html,dashboard_html,
+              report_timeline,report_messages,report_tasks,report_retrievals,report_artifacts,report_logs,html_escape,
+              html_number,html_text,html_time,html_phase,html_badge,html_line,html_cell,html_meter,html_tick,html_fact,
+              html_details,html_json,html_section,html_more,html_style,html_page,html_chart,health,describe_open_runs,read_metrics,histogram_metrics,openmetrics}'::text[]) f
 UNION ALL
 SELECT t, 'SELECT'
 FROM unnest('{table runs,table tasks,table response_chunks,table messages,table logs,table retrievals,table artifacts,
@@ -739,7 +762,7 @@ SELECT is_empty(
     $$SELECT signature FROM our_functions WHERE has_function_privilege('tap_hostile', oid, 'EXECUTE')$$,
     'the hostile role may call nothing');
 -- What install() creates anew later must not fall for them either.
-DROP VIEW run_tracker.metrics, run_tracker.recent_runs, run_tracker.run_summary, run_tracker.active_runs;
+DROP VIEW run_tracker.recent_runs, run_tracker.run_summary, run_tracker.active_runs;
 DROP TABLE run_tracker.open_runs, run_tracker.logs, run_tracker.response_chunks, run_tracker.retrievals,
            run_tracker.artifacts, run_tracker.stat_deltas, run_tracker.stat_totals, run_tracker.installation;
 SELECT run_tracker.install() \g /dev/null
