@@ -591,7 +591,7 @@ TRUNCATE gone_runs, gone_tasks;
 CREATE TEMP TABLE names AS SELECT n, CASE n
     WHEN 1 THEN repeat('x', 199) || 'é' || 'rest' WHEN 2 THEN repeat('x', 198) || 'é' || 'rest' WHEN 3 THEN repeat('😀', 60) WHEN 4 THEN repeat('x', 197) || '😀' WHEN 5 THEN repeat('x', 200)
     WHEN 6 THEN repeat('x', 201) WHEN 7 THEN ''';DROP TABLE run_tracker.stat_totals;--' WHEN 8 THEN '"\n\t\\{}<script>' WHEN 9 THEN E'\x01\n\t \\' WHEN 10 THEN ' ' WHEN 11 THEN '{{1,2},NULL}' WHEN 12 THEN 'NULL' WHEN 13 THEN 'retried'
-    WHEN 14 THEN 'e' || U&'\0301' WHEN 15 THEN 'é' WHEN 16 THEN 'É' WHEN 17 THEN repeat('long ', 100000) END AS name
+    WHEN 14 THEN 'e' || U&'\0301' WHEN 15 THEN 'é' WHEN 16 THEN 'É' WHEN 17 THEN repeat('long ', 1600) END AS name
 FROM generate_series(1, 17) n;
 INSERT INTO run_tracker.runs (run_id, user_id, kind, workflow_id, settings, status) SELECT pg_temp.id(n), 'alice', name, left(name, 2000), jsonb_build_object('mode', name), 'completed' FROM names;
 INSERT INTO run_tracker.tasks (run_id, status, provider, model, response_model, operation) SELECT pg_temp.id(n), 'completed', name, CASE WHEN n % 2 = 0 THEN name END, name, name FROM names;
