@@ -529,7 +529,7 @@ find_run(RtStats *stats, const pg_uuid_t *run_id)
 		RunNames *names = stats->last;
 		RtRunInfo run = {0};
 
-		(void) rt_run_lookup(run_id, &run);
+		(void) rt_run_lookup_before(run_id, &run);
 		names->kind = copy_name(stats, run.kind, &names->kind_len);
 		names->workflow_id = copy_name(stats, run.workflow_id, &names->workflow_id_len);
 	}
