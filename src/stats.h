@@ -9,6 +9,7 @@
 #define RT_STATS_H
 
 #include "utils/array.h"
+#include "utils/hsearch.h"
 
 #include "catalog.h"
 #include "changes.h"
@@ -40,7 +41,7 @@ extern void rt_histogram_add(RtHistogram *histogram, int bucket, int64 count);
 extern void rt_histogram_merge(RtHistogram *histogram, Datum array, int sign);
 extern Datum rt_histogram_datum(const RtHistogram *histogram);
 
-/* ---- stats.c ---- */
+/* ---- stat_groups.c ---- */
 
 /* What a group is told apart by, besides its time. */
 typedef enum RtStatName
@@ -90,18 +91,37 @@ typedef struct RtStat
 	RtHistogram first_tokens;
 } RtStat;
 
-typedef struct RtStats RtStats;
+/* What statistics need to know of the run of a task. */
+typedef struct RtStatRun
+{
+	pg_uuid_t run_id; /* key */
+	int kind_len;
+	int workflow_id_len;
+	const char *kind;
+	const char *workflow_id;
+} RtStatRun;
+
+typedef struct RtStats
+{
+	MemoryContext context;
+	MemoryContext row_context; /* for what a row is unpacked to */
+	HTAB *groups;
+	RtStat *last_group;
+	HTAB *runs;		 /* RtStatRun */
+	RtStatRun *last; /* tasks of one run mostly come together */
+} RtStats;
 
 extern RtStats *rt_stats_begin(void);
 extern RtStat *rt_stats_get(RtStats *stats, const RtStatKey *key);
 extern int rt_stats_all(RtStats *stats, RtStat ***all);
 extern void rt_stats_free(RtStats *stats);
 extern void rt_stats_end(RtStats *stats);
-extern MemoryContext rt_stats_context(RtStats *stats);
 extern void rt_stat_name(RtStatKey *key, RtStatName name, const char *value);
 extern void rt_stat_count(RtStat *stat, RtStatCounter counter, int64 amount);
 extern void rt_stat_cost(RtStats *stats, RtStat *stat, Datum cost, int sign);
 extern bool rt_stat_is_zero(const RtStat *stat);
+
+/* ---- stats.c ---- */
 
 extern void rt_stats_truncate_runs(void);
 extern void rt_stats_change_run(RtStats *stats, const RtChanges *changes, const RtTable *t);

@@ -152,7 +152,7 @@ add_to(RtStats *stats, RtStatKey key, const Delta *delta, int whose)
 		for (int i = 0; i < RT_NSTATCOUNTERS; i++)
 			rt_stat_count(stat, i, delta->counts[i]);
 		rt_stat_cost(stats, stat, delta->cost, 1);
-		old = MemoryContextSwitchTo(rt_stats_context(stats));
+		old = MemoryContextSwitchTo(stats->context);
 		if (delta->durations != (Datum) 0)
 			rt_histogram_merge(&stat->durations, delta->durations, 1);
 		if (delta->first_tokens != (Datum) 0)
