@@ -198,7 +198,7 @@ bool
 rt_call_move(FunctionCallInfo fcinfo, const RtMoveCall *call, const NullableDatum *extra,
 			 int nextra)
 {
-	NullableDatum args[RT_MAX_ARGS];
+	NullableDatum args[RT_MAX_ARGS] = {0};
 	Found found;
 	int to;
 

@@ -141,7 +141,7 @@ rt_histogram_add(RtHistogram *histogram, int bucket, int64 count)
 }
 
 /* The pairs of an array; 22023 if it is no histogram. */
-static int
+static Size
 read_pairs(Datum value, const int64 **pairs)
 {
 	ArrayType *array = DatumGetArrayTypeP(value);
@@ -158,7 +158,7 @@ read_pairs(Datum value, const int64 **pairs)
 								  "with buckets ascending from 0 to %d.",
 								  RT_NBUCKETS - 1)));
 	*pairs = data;
-	return n / 2;
+	return (Size) n / 2;
 }
 
 /* Add an array, sign times. */
@@ -166,9 +166,9 @@ void
 rt_histogram_merge(RtHistogram *histogram, Datum array, int sign)
 {
 	const int64 *pairs;
-	int n = read_pairs(array, &pairs);
+	Size n = read_pairs(array, &pairs);
 
-	for (int i = 0; i < n; i++)
+	for (Size i = 0; i < n; i++)
 		rt_histogram_add(histogram, (int) pairs[2 * i], sign * pairs[2 * i + 1]);
 }
 
@@ -217,7 +217,7 @@ Datum
 run_tracker_histogram_quantile(PG_FUNCTION_ARGS)
 {
 	const int64 *pairs;
-	int n = read_pairs(PG_GETARG_DATUM(0), &pairs);
+	Size n = read_pairs(PG_GETARG_DATUM(0), &pairs);
 	float8 fraction = PG_GETARG_FLOAT8(1);
 	int64 total = 0;
 	int64 rank;
@@ -228,7 +228,7 @@ run_tracker_histogram_quantile(PG_FUNCTION_ARGS)
 	if (!(fraction >= 0 && fraction <= 1))
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 						errmsg("argument \"fraction\" must be a number from 0 to 1")));
-	for (int i = 0; i < n; i++)
+	for (Size i = 0; i < n; i++)
 		total = add(total, Max(pairs[2 * i + 1], 0));
 	if (total == 0)
 		PG_RETURN_NULL();
@@ -236,7 +236,7 @@ run_tracker_histogram_quantile(PG_FUNCTION_ARGS)
 	rank = total;
 	if (ceil(fraction * (float8) total) < (float8) total)
 		rank = Max((int64) ceil(fraction * (float8) total), 1);
-	for (int i = 0; i < n; i++)
+	for (Size i = 0; i < n; i++)
 	{
 		if (pairs[2 * i + 1] <= 0)
 			continue;
@@ -254,12 +254,12 @@ run_tracker_histogram_count(PG_FUNCTION_ARGS)
 {
 	const int64 *pairs;
 	int64 count = 0;
-	int n;
+	Size n;
 
 	if (PG_ARGISNULL(0))
 		PG_RETURN_INT64(0);
 	n = read_pairs(PG_GETARG_DATUM(0), &pairs);
-	for (int i = 0; i < n; i++)
+	for (Size i = 0; i < n; i++)
 		if (PG_ARGISNULL(1) || upper_bound((int) pairs[2 * i]) <= PG_GETARG_INT64(1))
 			count = add(count, pairs[2 * i + 1]);
 	PG_RETURN_INT64(count);
@@ -280,10 +280,10 @@ run_tracker_histogram_accumulate(PG_FUNCTION_ARGS)
 	if (!PG_ARGISNULL(1))
 	{
 		const int64 *pairs;
-		int n = read_pairs(PG_GETARG_DATUM(1), &pairs);
+		Size n = read_pairs(PG_GETARG_DATUM(1), &pairs);
 
 		old = MemoryContextSwitchTo(context);
-		for (const int64 *pair = pairs; pair < pairs + 2 * (Size) n; pair += 2)
+		for (const int64 *pair = pairs; pair < pairs + 2 * n; pair += 2)
 			rt_histogram_add(sum, (int) pair[0], pair[1]);
 		MemoryContextSwitchTo(old);
 	}

@@ -387,13 +387,13 @@ rt_stats_change_task(RtStats *stats, const RtChanges *changes, const RtTable *t)
 	if (changes->new == NULL || (RT_PHASE_IS_OPEN(before) && RT_PHASE_IS_OPEN(after)))
 		return;
 	old = MemoryContextSwitchTo(stats->row_context);
-	if (!RT_PHASE_IS_OPEN(before))
+	if (changes->old && !RT_PHASE_IS_OPEN(before))
 		count_finished_task(stats, run_of(stats, changes->old, t), changes->old, t,
 							rt_phase_names[before], -1);
 	if (!RT_PHASE_IS_OPEN(after))
 		count_finished_task(stats, run_of(stats, changes->new, t), changes->new, t,
 							rt_phase_names[after], 1);
-	else
+	else if (changes->old)
 		count_finished_task(stats, run_of(stats, changes->old, t), changes->old, t, RETRIED, 1);
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(stats->row_context);
@@ -409,7 +409,7 @@ rt_stats_change_run(RtStats *stats, const RtChanges *changes, const RtTable *t)
 		count_changed_run(stats, changes, t);
 	else if (changes->new)
 		count_run(stats, changes->new, t, 1);
-	else if (RT_PHASE_IS_OPEN(phase_of(changes->old, RT_ATT(t, runs, phase))))
+	else if (changes->old && RT_PHASE_IS_OPEN(phase_of(changes->old, RT_ATT(t, runs, phase))))
 		count_created_run(stats, changes->old, t, -1);
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(stats->row_context);

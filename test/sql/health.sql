@@ -265,7 +265,7 @@ INSERT INTO run_tracker.tasks (run_id, provider, model, operation, status, input
 VALUES ('018f0000-0000-7000-8000-000000000001', 'acme', E'm"1"\\', 'chat', 'completed', 10, 20, 0.000001, 90, now(), 800),
        ('018f0000-0000-7000-8000-000000000001', 'acme', E'm"1"\\', 'chat', 'failed', 1, NULL, 0.5, NULL, now(), 30000),
        ('018f0000-0000-7000-8000-000000000001', 'acme', E'm"1"\\', E'emb\ned', 'timeout', NULL, NULL, NULL, 600, now(), 4000),
-       ('018f0000-0000-7000-8000-000000000001', NULL, NULL, NULL, 'cancelled', 1000000000000, NULL, 1e-400, 0, now(), 0);
+       ('018f0000-0000-7000-8000-000000000001', NULL, NULL, NULL, 'cancelled', 1000000000000, NULL, 1e-40, 0, now(), 0);
 :text ;
 -- words that break a text format that does not escape them
 INSERT INTO run_tracker.runs (user_id, kind, status, duration_ms)
