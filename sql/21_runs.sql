@@ -151,7 +151,7 @@ BEGIN
         COMMENT ON COLUMN run_tracker.runs.status IS 'Where the run is, in the words of its lifecycle.';
         COMMENT ON COLUMN run_tracker.runs.phase IS
         'What the status means: queued, active, waiting, succeeded, failed, cancelled or timed_out. Computed.';
-        COMMENT ON COLUMN run_tracker.runs.kind IS 'Grouping word of the application: intent, platform, …';
+        COMMENT ON COLUMN run_tracker.runs.kind IS 'Grouping word of the application: intent, platform, ...';
         COMMENT ON COLUMN run_tracker.runs.name IS
         'Title; made from the first message of the user if there is none.';
         COMMENT ON COLUMN run_tracker.runs.workflow_id IS 'Workflow that the run executes.';

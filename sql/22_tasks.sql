@@ -150,7 +150,7 @@ BEGIN
         'Input tokens written to a cache: OpenTelemetry gen_ai.usage.cache_creation.input_tokens.';
         COMMENT ON COLUMN run_tracker.tasks.reasoning_output_tokens IS 'Output tokens spent on reasoning.';
         COMMENT ON COLUMN run_tracker.tasks.cost IS 'Money, in the currency of the application; never negative or NaN.';
-        COMMENT ON COLUMN run_tracker.tasks.cost_source IS 'Where the cost comes from: provider, price list, …';
+        COMMENT ON COLUMN run_tracker.tasks.cost_source IS 'Where the cost comes from: provider, price list, ...';
         COMMENT ON COLUMN run_tracker.tasks.finish_reason IS 'OpenTelemetry gen_ai.response.finish_reasons.';
         COMMENT ON COLUMN run_tracker.tasks.response_id IS 'OpenTelemetry gen_ai.response.id.';
         COMMENT ON COLUMN run_tracker.tasks.error IS 'Why the task ended, if it did not succeed. Cleared by a retry.';

@@ -24,7 +24,7 @@ CREATE FUNCTION run_tracker.run_messages(run_id uuid) RETURNS jsonb
 LANGUAGE c STABLE SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'run_tracker_run_messages';
 COMMENT ON FUNCTION run_tracker.run_messages(uuid) IS
-'The conversation of a run, oldest message first: [{role, content, timestamp, taskId, metadata {tokens, cost, timeToFirstToken, totalTime, …}}]; name and parts where a message has them. The numbers of an assistant''s message are those of its task, times in ms. P0002 if there is no such run.';
+'The conversation of a run, oldest message first: [{role, content, timestamp, taskId, metadata {tokens, cost, timeToFirstToken, totalTime, ...}}]; name and parts where a message has them. The numbers of an assistant''s message are those of its task, times in ms. P0002 if there is no such run.';
 
 CREATE FUNCTION run_tracker.install_messages() RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET client_min_messages = warning
@@ -56,7 +56,7 @@ BEGIN
         COMMENT ON COLUMN run_tracker.messages.seq IS 'Number within the run, ascending; filled in.';
         COMMENT ON COLUMN run_tracker.messages.user_id IS 'Owner of the run; filled in.';
         COMMENT ON COLUMN run_tracker.messages.task_id IS 'Task that asked for the message or made it; not checked.';
-        COMMENT ON COLUMN run_tracker.messages.role IS 'Who speaks: system, user, assistant, tool, …';
+        COMMENT ON COLUMN run_tracker.messages.role IS 'Who speaks: system, user, assistant, tool, ...';
         COMMENT ON COLUMN run_tracker.messages.name IS 'Name of the speaker, such as that of a tool.';
         COMMENT ON COLUMN run_tracker.messages.content IS 'Text of the message.';
         COMMENT ON COLUMN run_tracker.messages.parts IS

@@ -55,7 +55,7 @@ BEGIN
         COMMENT ON COLUMN run_tracker.retrievals.retrieval_id IS 'Id, a UUID of version 7 unless the client supplies one.';
         COMMENT ON COLUMN run_tracker.retrievals.user_id IS 'Owner of the run; filled in.';
         COMMENT ON COLUMN run_tracker.retrievals.task_id IS 'Task that asked; not checked.';
-        COMMENT ON COLUMN run_tracker.retrievals.retrieval_type IS 'How: vector_search, pattern_search, graph_query, hybrid, …';
+        COMMENT ON COLUMN run_tracker.retrievals.retrieval_type IS 'How: vector_search, pattern_search, graph_query, hybrid, ...';
         COMMENT ON COLUMN run_tracker.retrievals.query IS 'What was looked for.';
         COMMENT ON COLUMN run_tracker.retrievals.context IS 'What it was looked for.';
         COMMENT ON COLUMN run_tracker.retrievals.results_count IS 'How much was found; the length of results unless given.';

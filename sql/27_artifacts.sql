@@ -61,18 +61,18 @@ BEGIN
         ALTER TABLE run_tracker.artifacts ENABLE ROW LEVEL SECURITY;
         PERFORM run_tracker.revoke_all('run_tracker.artifacts');
 
-        COMMENT ON TABLE run_tracker.artifacts IS 'What runs made: components, scripts, files, documents, …';
+        COMMENT ON TABLE run_tracker.artifacts IS 'What runs made: components, scripts, files, documents, ...';
         COMMENT ON COLUMN run_tracker.artifacts.run_id IS 'Run that made it.';
         COMMENT ON COLUMN run_tracker.artifacts.artifact_id IS 'Id, a UUID of version 7 unless the client supplies one.';
         COMMENT ON COLUMN run_tracker.artifacts.user_id IS 'Owner of the run; filled in.';
         COMMENT ON COLUMN run_tracker.artifacts.task_id IS 'Task that made it; not checked.';
         COMMENT ON COLUMN run_tracker.artifacts.retrieval_id IS
         'Retrieval (run_tracker.retrievals) that found what it came from; not checked.';
-        COMMENT ON COLUMN run_tracker.artifacts.kind IS 'component, script, file, prefab, material, document, …';
+        COMMENT ON COLUMN run_tracker.artifacts.kind IS 'component, script, file, prefab, material, document, ...';
         COMMENT ON COLUMN run_tracker.artifacts.type IS 'Type within its kind.';
         COMMENT ON COLUMN run_tracker.artifacts.name IS 'Name.';
         COMMENT ON COLUMN run_tracker.artifacts.ordinal IS 'Place among the artifacts of the run.';
-        COMMENT ON COLUMN run_tracker.artifacts.source IS 'Where it comes from: template, rag, authoritative, user_specified, …';
+        COMMENT ON COLUMN run_tracker.artifacts.source IS 'Where it comes from: template, rag, authoritative, user_specified, ...';
         COMMENT ON COLUMN run_tracker.artifacts.similarity IS
         'Similarity to what was looked for, of the document that it came from; as large as the client''s scale has it, never NaN or infinite.';
         COMMENT ON COLUMN run_tracker.artifacts.source_document_id IS 'Retrieved document that it came from.';

@@ -65,25 +65,27 @@ DECLARE
     the_user text := CASE WHEN every_user THEN '' ELSE of_user END;
     -- the tasks of a user are not summed up by the hour
     from_hour timestamptz := date_trunc(CASE WHEN grain = 'model' AND NOT every_user THEN 'day' ELSE 'hour' END, since, 'UTC');
-    from_day timestamptz := date_trunc('day', from_hour - interval '1 microsecond', 'UTC') + interval '24 hours';
+    -- (a moment that is no moment, and the ends of time, are borders of their own)
+    from_day timestamptz := CASE WHEN from_hour > '4000-01-01 BC' AND from_hour < '290000-01-01'
+        THEN date_trunc('day', from_hour - interval '1 microsecond', 'UTC') + interval '24 hours' ELSE from_hour END;
     condition text;
 BEGIN
     PERFORM run_tracker.require_tables();
+    IF (grain IN ('kind', 'model') AND period IN ('all', 'day', 'hour')
+        OR grain IN ('user', 'workflow') AND period = 'all' AND since IS NULL) IS NOT TRUE THEN
+        RAISE EXCEPTION 'there are no such statistics'
+            USING ERRCODE = 'invalid_parameter_value',
+                  DETAIL = format('The grain is %L, the period %L%s.', left(grain, 100), left(period, 100),
+                                  CASE WHEN since IS NOT NULL THEN ', with since' ELSE '' END),
+                  HINT = 'The grains kind and model have periods all, day and hour; user and workflow have all, without since.';
+    END IF;
     -- of a time range: whole days, and the hours before the first of them
     condition := CASE
         WHEN since IS NULL THEN 't.period = $3'
         WHEN period <> 'all' THEN 't.period = $3 AND t.period_at >= $5'
         ELSE '(t.period = ''day'' AND t.period_at >= $6 OR t.period = ''hour'' AND t.period_at >= $5 AND t.period_at < $6)'
     END;
-    RETURN QUERY EXECUTE '
-        SELECT t.user_id, t.period_at, t.kind, t.workflow_id, t.mode, t.provider, t.model, t.operation, t.phase,
-               t.created_count, t.finished_count, t.task_count, t.failed_task_count, t.input_tokens, t.output_tokens,
-               t.total_tokens, t.cost, t.duration_ms, t.durations, t.first_token_ms, t.first_tokens
-        FROM run_tracker.stat_totals t
-        WHERE t.grain = $1 AND t.all_users = $2 AND ' || condition
-        || CASE WHEN the_user IS NOT NULL THEN ' AND t.user_id = $4' ELSE '' END
-        USING grain, every_user, period, the_user,
-              CASE period WHEN 'day' THEN date_trunc('day', from_hour, 'UTC') ELSE from_hour END, from_day;
+    -- in the order in which whoever changes tables locks them
     RETURN QUERY
         SELECT CASE WHEN every_user THEN '' ELSE d.user_id END,
                CASE period WHEN 'all' THEN '-infinity' WHEN 'day' THEN date_trunc('day', d.period_at, 'UTC')
@@ -108,6 +110,15 @@ BEGIN
           AND (from_hour IS NULL OR d.period_at >= CASE period WHEN 'day' THEN date_trunc('day', from_hour, 'UTC')
                                                                ELSE from_hour END)
           AND CASE grain WHEN 'model' THEN d.source = 'task' WHEN 'workflow' THEN d.workflow_id <> '' ELSE true END;
+    RETURN QUERY EXECUTE '
+        SELECT t.user_id, t.period_at, t.kind, t.workflow_id, t.mode, t.provider, t.model, t.operation, t.phase,
+               t.created_count, t.finished_count, t.task_count, t.failed_task_count, t.input_tokens, t.output_tokens,
+               t.total_tokens, t.cost, t.duration_ms, t.durations, t.first_token_ms, t.first_tokens
+        FROM run_tracker.stat_totals t
+        WHERE t.grain = $1 AND t.all_users = $2 AND ' || condition
+        || CASE WHEN the_user IS NOT NULL THEN ' AND t.user_id = $4' ELSE '' END
+        USING grain, every_user, period, the_user,
+              CASE period WHEN 'day' THEN date_trunc('day', from_hour, 'UTC') ELSE from_hour END, from_day;
 END
 $$;
 COMMENT ON FUNCTION run_tracker.stat_rows(text, text, text, timestamptz, boolean) IS
@@ -131,9 +142,12 @@ BEGIN
         FROM run_tracker.stat_rows(CASE WHEN by_user AND since IS NULL THEN 'user' ELSE of_grain END, 'all', of_user, since,
                                    by_user) r
     ), by_mode AS (
+        -- as many as anybody reads: clients can make up any number of them
         SELECT m.name, jsonb_object_agg(m.mode, m.created ORDER BY m.mode) AS modes
-        FROM (SELECT f.name, f.mode, sum(f.created) AS created FROM found f WHERE f.mode <> '' GROUP BY 1, 2) m
-        WHERE m.created <> 0
+        FROM (SELECT f.name, f.mode, sum(f.created) AS created,
+                     row_number() OVER (PARTITION BY f.name ORDER BY sum(f.created) DESC, f.mode) AS place
+              FROM found f WHERE f.mode <> '' GROUP BY 1, 2) m
+        WHERE m.created <> 0 AND m.place <= 100
         GROUP BY m.name
     ), sums AS (
         SELECT f.name, sum(f.created)::bigint AS created,
@@ -175,7 +189,7 @@ RETURNS TABLE (user_id text, total bigint, open bigint, finished bigint, success
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$ SELECT * FROM run_tracker.summarize_runs('kind', $1, $2, true) $$;
 COMMENT ON FUNCTION run_tracker.user_stats(text, timestamptz) IS
-'Runs of a user, or of each one that the caller sees: how many were created, are open, finished, and how; success_rate is the percentage of finished runs that succeeded; durations are those of runs that succeeded, in ms: the average is exact, the others within 2 %; modes are runs by settings ->> ''mode''; tasks, tokens and cost are those of finished tasks. Exact in every snapshot, and not changed when old runs are deleted. since counts what was created and finished since then, rounded down to the hour (open and modes are null then).';
+'Runs of a user, or of each one that the caller sees: how many were created, are open, finished, and how; success_rate is the percentage of finished runs that succeeded; durations are those of runs that succeeded, in ms: the average is exact, the others within 2 %; modes are runs by settings ->> ''mode'', of more than 100 the most frequent; tasks, tokens and cost are those of finished tasks. Exact in every snapshot, and not changed when old runs are deleted. since counts what was created and finished since then, rounded down to the hour (open and modes are null then).';
 
 CREATE FUNCTION run_tracker.workflow_stats(workflow_id text DEFAULT NULL, user_id text DEFAULT NULL)
 RETURNS TABLE (workflow_id text, total bigint, open bigint, finished bigint, successful bigint, failed bigint,
@@ -319,7 +333,8 @@ BEGIN
             durations bigint[],
             first_token_ms bigint NOT NULL,
             first_tokens bigint[]
-        ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
+        -- not made shorter by VACUUM, for which everyone would wait: what is free is used again
+        ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0, vacuum_truncate = off);
         -- no key, no index: a row is appended and taken away again; logical replication needs to find it all the same
         ALTER TABLE run_tracker.stat_deltas REPLICA IDENTITY FULL;
         ALTER TABLE run_tracker.stat_deltas ENABLE ROW LEVEL SECURITY;
@@ -346,7 +361,7 @@ BEGIN
         COMMENT ON COLUMN run_tracker.stat_deltas.cost IS 'Cost of tasks.';
         COMMENT ON COLUMN run_tracker.stat_deltas.duration_ms IS 'Sum of the durations of what finished, in milliseconds.';
         COMMENT ON COLUMN run_tracker.stat_deltas.durations IS
-        'Histogram of them: bucket, count, bucket, count, …; see histogram_quantile().';
+        'Histogram of them: bucket, count, bucket, count, ...; see histogram_quantile().';
         COMMENT ON COLUMN run_tracker.stat_deltas.first_token_ms IS 'Sum of the times to the first token, in milliseconds.';
         COMMENT ON COLUMN run_tracker.stat_deltas.first_tokens IS 'Histogram of them.';
     END IF;
@@ -380,7 +395,8 @@ BEGIN
             first_tokens bigint[],
             CONSTRAINT stat_totals_pkey PRIMARY KEY (grain, period, all_users, user_id, period_at, kind, workflow_id,
                 mode, provider, model, operation, phase)
-        ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
+        ) WITH (fillfactor = 70, toast_tuple_target = 8160, autovacuum_vacuum_scale_factor = 0.05,
+                autovacuum_vacuum_cost_delay = 0);
         ALTER TABLE run_tracker.stat_totals ENABLE ROW LEVEL SECURITY;
         PERFORM run_tracker.revoke_all('run_tracker.stat_totals');
 
@@ -411,7 +427,7 @@ BEGIN
         COMMENT ON COLUMN run_tracker.stat_totals.duration_ms IS
         'Sum of the durations of what finished, in milliseconds; of models, those of tasks.';
         COMMENT ON COLUMN run_tracker.stat_totals.durations IS
-        'Histogram of them: bucket, count, bucket, count, …; see histogram_quantile().';
+        'Histogram of them: bucket, count, bucket, count, ...; see histogram_quantile().';
         COMMENT ON COLUMN run_tracker.stat_totals.first_token_ms IS
         'Of models: sum of the times to the first token, in milliseconds.';
         COMMENT ON COLUMN run_tracker.stat_totals.first_tokens IS 'Of models: histogram of them.';

@@ -123,6 +123,7 @@ BEGIN
     END IF;
 
     IF owner IS NOT NULL AND no_statistics THEN
+        PERFORM run_tracker.as_owner('run_tracker.stat_deltas', 'DELETE FROM run_tracker.stat_deltas');
         PERFORM run_tracker.count_history();
     END IF;
 
@@ -162,7 +163,7 @@ BEGIN
 END
 $install$;
 COMMENT ON FUNCTION run_tracker.install() IS
-'Creates what is missing of tables, indexes, triggers, policies, views and built-in lifecycles, and returns the version. CREATE EXTENSION has done it; call it after DROP EXTENSION … CASCADE and CREATE EXTENSION, or after a dump of an older version was restored: totals are put right then. Can be repeated. For the owner of the tables.';
+'Creates what is missing of tables, indexes, triggers, policies, views and built-in lifecycles, and returns the version. CREATE EXTENSION has done it; call it after DROP EXTENSION ... CASCADE and CREATE EXTENSION, or after a dump of an older version was restored: totals are put right then. Can be repeated. For the owner of the tables.';
 
 -- Functions are for those that grant_*() names.  Default privileges of the database may have granted more.
 DO $$

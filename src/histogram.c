@@ -233,7 +233,9 @@ run_tracker_histogram_quantile(PG_FUNCTION_ARGS)
 	if (total == 0)
 		PG_RETURN_NULL();
 	/* the nearest rank: the smallest value that this part of all values does not exceed */
-	rank = (int64) Min(Max(ceil(fraction * (float8) total), 1.0), (float8) total);
+	rank = total;
+	if (ceil(fraction * (float8) total) < (float8) total)
+		rank = Max((int64) ceil(fraction * (float8) total), 1);
 	for (int i = 0; i < n; i++)
 	{
 		if (pairs[2 * i + 1] <= 0)

@@ -144,6 +144,26 @@ rt_run_lookup(const pg_uuid_t *run_id, RtRunInfo *info)
 	return found;
 }
 
+/* The same for a run that the command that is running may have deleted. */
+bool
+rt_run_lookup_before(const pg_uuid_t *run_id, RtRunInfo *info)
+{
+	Relation rel;
+	RtProbe probe;
+	bool found;
+
+	if (rt_run_lookup(run_id, info))
+		return true;
+	rel = table_open(rt_table(RT_runs)->relid, AccessShareLock);
+	rt_probe_begin(&probe, rel, UUIDPGetDatum(run_id), GetActiveSnapshot());
+	found = rt_probe_next(&probe, ForwardScanDirection);
+	if (found)
+		decode_info(info, probe.slot, rt_table(RT_runs));
+	rt_probe_end(&probe);
+	table_close(rel, NoLock);
+	return found;
+}
+
 /* Fetch all that the bookkeeping needs of a run; false if there is none. */
 bool
 rt_run_fetch(const pg_uuid_t *run_id, RtRun *run)

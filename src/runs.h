@@ -48,6 +48,7 @@ typedef struct RtRun
 } RtRun;
 
 extern bool rt_run_lookup(const pg_uuid_t *run_id, RtRunInfo *info);
+extern bool rt_run_lookup_before(const pg_uuid_t *run_id, RtRunInfo *info);
 extern bool rt_run_fetch(const pg_uuid_t *run_id, RtRun *run);
 extern void rt_run_hold(const pg_uuid_t *run_id);
 extern void rt_run_require(Datum run_id);

@@ -212,18 +212,21 @@ rt_stat_count(RtStat *stat, RtStatCounter counter, int64 amount)
 	stat->counts[counter] = sum;
 }
 
-/* Add a cost, sign times. */
+/* Add a cost, sign times.  What is computed on the way stays in the current context. */
 void
 rt_stat_cost(RtStats *stats, RtStat *stat, Datum cost, int sign)
 {
-	MemoryContext old = MemoryContextSwitchTo(stats->context);
+	MemoryContext old;
 	Datum sum;
 
 	if (stat->cost == (Datum) 0)
-		stat->cost = DirectFunctionCall1(int8_numeric, Int64GetDatum(0));
-	sum = DirectFunctionCall2(sign > 0 ? numeric_add : numeric_sub, stat->cost, cost);
-	pfree(DatumGetPointer(stat->cost));
-	stat->cost = sum;
+		sum = sign > 0 ? cost : DirectFunctionCall1(numeric_uminus, cost);
+	else
+		sum = DirectFunctionCall2(sign > 0 ? numeric_add : numeric_sub, stat->cost, cost);
+	old = MemoryContextSwitchTo(stats->context);
+	if (stat->cost != (Datum) 0)
+		pfree(DatumGetPointer(stat->cost));
+	stat->cost = PointerGetDatum(PG_DETOAST_DATUM_COPY(sum));
 	MemoryContextSwitchTo(old);
 }
 
@@ -526,7 +529,7 @@ find_run(RtStats *stats, const pg_uuid_t *run_id)
 		RunNames *names = stats->last;
 		RtRunInfo run = {0};
 
-		(void) rt_run_lookup(run_id, &run);
+		(void) rt_run_lookup_before(run_id, &run);
 		names->kind = copy_name(stats, run.kind, &names->kind_len);
 		names->workflow_id = copy_name(stats, run.workflow_id, &names->workflow_id_len);
 	}

@@ -443,8 +443,8 @@ take_deltas(RtWriter *writer, TableScanDesc scan, TupleTableSlot *row, RtStats *
 		CHECK_FOR_INTERRUPTS();
 		decode_delta(&delta, row, writer->table);
 		add_delta(stats, &delta);
-		MemoryContextSwitchTo(old);
 		rt_writer_delete(writer, row);
+		MemoryContextSwitchTo(old);
 		MemoryContextReset(context);
 		n++;
 	}

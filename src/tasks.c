@@ -40,6 +40,7 @@ PG_FUNCTION_INFO_V1(run_tracker_tasks_after);
 
 /* beyond this, sums over many tasks could leave the range of bigint */
 #define RT_MAX_AMOUNT INT64CONST(1000000000000)
+#define RT_MAX_SCALE  40
 
 /* A number of tokens or milliseconds; 0 for null, 23514 if negative. */
 static int64
@@ -108,6 +109,11 @@ check_values(const RtRow *row)
 							 psprintf("The cost is %s, it must be a number from 0 to %lld.",
 									  DatumGetCString(DirectFunctionCall1(numeric_out, value)),
 									  (long long) RT_MAX_AMOUNT));
+		/* every sum has as many digits as the longest cost */
+		if (DatumGetInt32(DirectFunctionCall1(numeric_scale, value)) > RT_MAX_SCALE)
+			rt_row_violation(row, cost,
+							 psprintf("The cost has more than %d digits after the decimal point.",
+									  RT_MAX_SCALE));
 	}
 
 	rt_row_check_json(row, RT_ATT(t, tasks, metadata), false);

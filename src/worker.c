@@ -429,7 +429,10 @@ publish_fold(const Folded *folded, bool busy, const char *error)
 		return;
 	db->folding = false;
 	if (error == NULL)
+	{
 		db->folded += Max(folded->deltas, 0);
+		db->failures = 0;
+	}
 	if (error)
 	{
 		keep_error(error);

@@ -335,6 +335,10 @@ SELECT count(*) FROM run_tracker.user_stats(since => 'infinity');
 SELECT sum(total) FROM run_tracker.user_stats(since => '-infinity');
 CALL pg_temp.try($$SELECT run_tracker.trend_stats('week')$$);
 CALL pg_temp.try($$SELECT run_tracker.trend_stats(NULL)$$);
+CALL pg_temp.try($$SELECT run_tracker.stat_rows('foo', 'all')$$);
+CALL pg_temp.try($$SELECT run_tracker.stat_rows('workflow', 'day')$$);
+CALL pg_temp.try($$SELECT run_tracker.stat_rows('user', 'all', since => now())$$);
+CALL pg_temp.try($$SELECT run_tracker.stat_rows(NULL, NULL)$$);
 -- the earliest and latest moments that there are
 SELECT count(*) > 0 AS some FROM run_tracker.kind_stats(since => '4714-11-24 00:00:00Z BC');
 SELECT count(*) FROM run_tracker.kind_stats(since => '294276-12-31 23:59:59Z');
