@@ -127,7 +127,7 @@ FROM run_tracker.tasks t JOIN run_tracker.runs r USING (run_id) UNION ALL SELECT
 -- To be called before a deletion.
 CREATE FUNCTION pg_temp.bury(run_ids uuid[]) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-    INSERT INTO gone_runs SELECT r.user_id, pg_temp.cut(r.kind), pg_temp.cut(r.workflow_id), pg_temp.cut(r.settings ->> 'mode'),
+    INSERT INTO gone_runs SELECT r.user_id, pg_temp.cut(r.kind), pg_temp.cut(r.workflow_id), pg_temp.cut(CASE jsonb_typeof(r.settings -> 'mode') WHEN 'string' THEN r.settings ->> 'mode' END),
                                  CASE WHEN r.finished_at IS NOT NULL THEN r.phase END, r.attempt, r.created_at, r.finished_at, r.duration_ms
     FROM run_tracker.runs r WHERE r.run_id = ANY (run_ids) AND (r.finished_at IS NOT NULL OR r.attempt > 1);
     PERFORM pg_temp.bury_tasks(run_ids, NULL);
