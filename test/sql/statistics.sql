@@ -665,13 +665,15 @@ SELECT workflow_id, task_count, total_tokens FROM run_tracker.workflow_stats();
 SELECT task_count, total_tokens, p50_ms FROM run_tracker.model_stats();
 SELECT task_count, total_tokens FROM run_tracker.trend_stats('day', '2020-01-01');
 
--- 10,000 kinds of one user, in one statement
+-- 10,000 kinds of one user, in one statement, whose rows do not fit into memory
 TRUNCATE run_tracker.stat_deltas, run_tracker.stat_totals;
+SET work_mem = '64kB';
 INSERT INTO run_tracker.runs (user_id, kind, workflow_id, settings, status) SELECT 'alice', 'kind ' || n, 'workflow ' || n, jsonb_build_object('mode', 'mode ' || n), CASE WHEN n % 2 = 0 THEN 'completed' ELSE 'running' END
 FROM generate_series(1, 10000) n;
 SELECT count(*), sum(total), sum(open), sum(finished) FROM run_tracker.kind_stats();
 UPDATE run_tracker.runs SET status = 'failed' WHERE phase = 'active';
 SELECT count(*), sum(total), sum(open), sum(finished), sum(failed) FROM run_tracker.workflow_stats();
+RESET work_mem;
 SELECT run_tracker.fold_statistics(10000);
 SELECT count(*), sum(total), sum(open), sum(finished), sum(failed) FROM run_tracker.kind_stats();
 SELECT run_tracker.fold_statistics();
