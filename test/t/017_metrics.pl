@@ -98,7 +98,7 @@ FROM unnest(ARRAY[NULL, '', 'say "hi"', E'back\\slash', E'two\nlines\n# EOF\n', 
      unnest('{completed,failed,cancelled,timeout,pending}'::text[]) s;
 INSERT INTO run_tracker.tasks (run_id, provider, model, operation, status, input_tokens, output_tokens, cost, time_to_first_token_ms)
 SELECT r.run_id, r.kind, r.kind, r.kind, s, 1, 2, c, 100
-FROM run_tracker.runs r, unnest('{completed,failed,cancelled,timeout}'::text[]) s, unnest('{1e-400,0.1,1e9}'::numeric[]) c WHERE r.status <> 'pending';
+FROM run_tracker.runs r, unnest('{completed,failed,cancelled,timeout}'::text[]) s, unnest('{1e-40,0.1,1e9}'::numeric[]) c WHERE r.status <> 'pending';
 INSERT INTO run_tracker.runs (user_id, kind, status) SELECT 'u', 'noise ' || n, 'completed' FROM generate_series(1, 500) n;
 SQL
 
