@@ -213,12 +213,12 @@ SELECT pg_temp.id(1), pg_temp.id(t.id), pg_temp.id(t.parent), t.name, t.service,
 FROM (VALUES
     (11, NULL, 'plan', 'planner', 'chat', 'openai', 'gpt-4o-mini', 'completed', '{"messages": [{"role": "user", "content": "Plan it"}]}', 'look up, answer', NULL,
      412, 96, NULL, NULL, 0.00012, 'stop', NULL, NULL, 210, 0.45, 1.7),
-    (12, NULL, 'draft answer', 'writer', 'chat', 'anthropic', 'claude-sonnet-4-5', 'failed', '{"max_tokens": 2000}', NULL, NULL,
+    (12, NULL, 'draft answer', 'writer', 'chat', 'anthropic', 'model-large-4', 'failed', '{"max_tokens": 2000}', NULL, NULL,
      1830, 0, NULL, NULL, 0.0055, NULL, 'overloaded_error: the model is overloaded, try again later', E'Traceback\n  File "llm.py", line 112', NULL, 1.75, 4.2),
     (13, NULL, 'answer question', NULL, 'invoke_agent', NULL, NULL, 'completed', NULL, NULL, '{"steps": 4}', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 6.93, 17.9),
     (14, 13, 'look up policy', 'rag', NULL, NULL, NULL, 'completed', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 6.96, 9.1),
     (15, 14, NULL, NULL, 'embeddings', 'openai', 'text-embedding-3-small', 'completed', NULL, NULL, NULL, 38, 0, NULL, NULL, 0.00000076, NULL, NULL, NULL, NULL, 6.98, 7.15),
-    (16, 13, NULL, NULL, 'chat', 'anthropic', 'claude-sonnet-4-5', 'completed', '{"messages": [{"role": "user", "content": "Which policy?"}]}',
+    (16, 13, NULL, NULL, 'chat', 'anthropic', 'model-large-4', 'completed', '{"messages": [{"role": "user", "content": "Which policy?"}]}',
      E'The EU policy applies.\n\nThe last day for a refund is 5 December 2026.', '{"citations": ["refunds-eu-2026"]}', 14820, 1263, 12800, 640, 0.04821, 'stop', NULL, NULL, 843, 9.22, 15.9),
     (17, NULL, 'notify customer', 'mail', NULL, NULL, NULL, 'timeout', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 'no answer', NULL, NULL, 18, 18.4)
 ) t (id, parent, name, service, operation, provider, model, status, request, response, result, input, output, cached, reasoning, cost, finish, error, detail, first, began, ended);
@@ -279,12 +279,12 @@ FROM generate_series(1, 1500) n,
      LATERAL (SELECT CASE WHEN n % 11 = 0 THEN 'failed' WHEN n % 47 = 0 THEN 'timeout' WHEN n % 61 = 0 THEN 'cancelled' ELSE 'completed' END AS status) s;
 INSERT INTO run_tracker.tasks (run_id, name, operation, provider, model, status, input_tokens, output_tokens, cost, time_to_first_token_ms, created_at, started_at, finished_at)
 SELECT run_id, 'answer', 'chat', m.provider, m.model, CASE WHEN r.phase = 'failed' THEN 'failed' ELSE 'completed' END, 12000 + length(r.name), 900, m.price, 350, created_at, started_at, finished_at
-FROM run_tracker.runs r, (VALUES ('openai', 'gpt-4o', 0.06), ('anthropic', 'claude-sonnet-4-5', 0.09), ('openai', 'gpt-4o-mini', 0.00013)) m (provider, model, price)
+FROM run_tracker.runs r, (VALUES ('openai', 'gpt-4o', 0.06), ('anthropic', 'model-large-4', 0.09), ('openai', 'gpt-4o-mini', 0.00013)) m (provider, model, price)
 WHERE r.user_id = 'alice';
 INSERT INTO run_tracker.runs (user_id, kind, status) SELECT 'alice', 'chat', (ARRAY['pending', 'running', 'paused'])[1 + n % 3] FROM generate_series(1, 20) n;
 SQL
 looks_right('dashboard', query('SELECT run_tracker.dashboard_html()'), [qw(light dark narrow)], qr/Runs of the last 24 hours/, qr/<polyline class="curve p-created"/,
-	qr/<rect class="area p-succeeded"/, qr/mulesoft flow/, qr/claude-sonnet-4-5/, qr/invalid JSON in the answer/);
+	qr/<rect class="area p-succeeded"/, qr/mulesoft flow/, qr/model-large-4/, qr/invalid JSON in the answer/);
 looks_right('days', query(q{SELECT run_tracker.dashboard_html(now() - interval '30 days')}), ['light'], qr/per day/);
 
 $node->stop;
