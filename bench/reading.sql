@@ -6,9 +6,9 @@ CREATE FUNCTION bench.text(n integer) RETURNS text LANGUAGE sql AS $$
 $$;
 
 -- An answer of 32 kB, saved 64 times while it arrives.
-CREATE PROCEDURE bench.stream(kind text) LANGUAGE plpgsql AS $$
+CREATE PROCEDURE bench.stream(kind text, n bigint) LANGUAGE plpgsql AS $$
 DECLARE
-    task uuid := bench.task_id(0);
+    task uuid := bench.task_id(n);
     answer text := '';
     piece text;
 BEGIN
