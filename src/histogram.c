@@ -161,15 +161,15 @@ read_pairs(Datum value, const int64 **pairs)
 	return (Size) n / 2;
 }
 
-/* Add an array, sign times. */
+/* Add an array. */
 void
-rt_histogram_merge(RtHistogram *histogram, Datum array, int sign)
+rt_histogram_merge(RtHistogram *histogram, Datum array)
 {
 	const int64 *pairs;
 	Size n = read_pairs(array, &pairs);
 
 	for (Size i = 0; i < n; i++)
-		rt_histogram_add(histogram, (int) pairs[2 * i], sign * pairs[2 * i + 1]);
+		rt_histogram_add(histogram, (int) pairs[2 * i], pairs[2 * i + 1]);
 }
 
 /* The histogram as an array; 0 if it is empty. */

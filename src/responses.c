@@ -122,9 +122,8 @@ rt_response_complete(RtRow *row)
 		 !rt_row_differs(row, run_id) && !rt_row_differs(row, task_id)) ||
 		rt_row_differs(row, response))
 		return;
-	whole =
-		join_response(row->old_values[run_id - 1], row->old_values[RT_ATT(t, tasks, task_id) - 1],
-					  rt_row_get(row, response));
+	whole = join_response(row->old_values[run_id - 1], row->old_values[task_id - 1],
+						  rt_row_get(row, response));
 	if (whole != (Datum) 0)
 		rt_row_set(row, response, whole);
 }
@@ -141,14 +140,6 @@ struct RtResponses
 	int size;
 	ResponseId ids[FLEXIBLE_ARRAY_MEMBER];
 };
-
-static bool
-is_open(TupleTableSlot *row, const RtTable *t)
-{
-	bool isnull;
-
-	return RT_PHASE_IS_OPEN(rt_phase_decode(slot_getattr(row, RT_ATT(t, tasks, phase), &isnull)));
-}
 
 static ResponseId
 response_id(TupleTableSlot *row, const RtTable *t)
@@ -167,7 +158,7 @@ keeps_pieces(const RtChanges *changes, const RtTable *t, const ResponseId *id)
 {
 	ResponseId new_id;
 
-	if (!is_open(changes->new, t))
+	if (!rt_task_is_open(changes->new, t))
 		return false;
 	new_id = response_id(changes->new, t);
 	if (memcmp(id, &new_id, sizeof(ResponseId)) != 0)
@@ -187,7 +178,7 @@ rt_responses_note(RtResponses **responses, const RtChanges *changes, const RtTab
 	bool isnull;
 
 	/* only an open task with a response can have pieces */
-	if (changes->old == NULL || !is_open(changes->old, t))
+	if (changes->old == NULL || !rt_task_is_open(changes->old, t))
 		return;
 	(void) slot_getattr(changes->old, RT_ATT(t, tasks, response), &isnull);
 	if (isnull)

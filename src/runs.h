@@ -73,6 +73,9 @@ extern void rt_transitions_write(const RtTransition *transitions, int n);
 
 extern void rt_runs_force(const pg_uuid_t *run_ids, int n);
 
+/* tasks.c */
+extern bool rt_task_is_open(TupleTableSlot *row, const RtTable *t);
+
 /* task_close.c */
 extern bool rt_run_is_busy(const pg_uuid_t *run_id, bool tasks);
 extern bool rt_tasks_lock_open(const pg_uuid_t *run_id);

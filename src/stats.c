@@ -436,7 +436,8 @@ rt_stats_truncate_runs(void)
 
 		CHECK_FOR_INTERRUPTS();
 		rt_probe_begin(&probe, runs, run_id, snapshot);
-		if (rt_probe_next(&probe, ForwardScanDirection))
+		if (rt_probe_next(&probe, ForwardScanDirection) &&
+			RT_PHASE_IS_OPEN(phase_of(probe.slot, RT_ATT(rt_table(RT_runs), runs, phase))))
 			count_created_run(stats, probe.slot, rt_table(RT_runs), -1);
 		rt_probe_end(&probe);
 		MemoryContextSwitchTo(old);

@@ -38,7 +38,7 @@ typedef struct RtHistogram
 
 extern int rt_histogram_bucket(int64 ms);
 extern void rt_histogram_add(RtHistogram *histogram, int bucket, int64 count);
-extern void rt_histogram_merge(RtHistogram *histogram, Datum array, int sign);
+extern void rt_histogram_merge(RtHistogram *histogram, Datum array);
 extern Datum rt_histogram_datum(const RtHistogram *histogram);
 
 /* ---- stat_groups.c ---- */

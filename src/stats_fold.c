@@ -29,6 +29,7 @@
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/fmgrprotos.h"
+#include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
 #include "identity.h"
@@ -154,9 +155,9 @@ add_to(RtStats *stats, RtStatKey key, const Delta *delta, int whose)
 		rt_stat_cost(stats, stat, delta->cost, 1);
 		old = MemoryContextSwitchTo(stats->context);
 		if (delta->durations != (Datum) 0)
-			rt_histogram_merge(&stat->durations, delta->durations, 1);
+			rt_histogram_merge(&stat->durations, delta->durations);
 		if (delta->first_tokens != (Datum) 0)
-			rt_histogram_merge(&stat->first_tokens, delta->first_tokens, 1);
+			rt_histogram_merge(&stat->first_tokens, delta->first_tokens);
 		MemoryContextSwitchTo(old);
 	}
 }
@@ -280,13 +281,12 @@ get_keys(const RtStat *stat, const RtTable *t, AttrNumber *atts, Datum *values)
 	}
 }
 
-/* Find the row of a sum; false if there is none yet. */
+/* Find the row of a sum; false if there is none yet.  The scan is used again for the next one. */
 static bool
-find_total(Relation rel, Relation index, const Datum *values, Snapshot snapshot,
-		   TupleTableSlot *row)
+find_total(IndexScanDesc scan, const Datum *values, TupleTableSlot *row)
 {
 	ScanKeyData keys[NKEYS];
-	IndexScanDesc scan;
+	MemoryContext old;
 	bool found;
 
 	for (int i = 0; i < NKEYS; i++)
@@ -294,14 +294,15 @@ find_total(Relation rel, Relation index, const Datum *values, Snapshot snapshot,
 		RegProcedure equal = i == 2 ? F_BOOLEQ : i == 4 ? F_TIMESTAMPTZ_EQ : F_TEXTEQ;
 
 		ScanKeyEntryInitialize(&keys[i], 0, i + 1, BTEqualStrategyNumber, InvalidOid,
-							   index->rd_indcollation[i], equal, values[i]);
+							   scan->indexRelation->rd_indcollation[i], equal, values[i]);
 	}
-	scan = rt_index_beginscan(rel, index, snapshot, NKEYS);
+	/* the index may keep what it allocates until the end of the scan */
+	old = MemoryContextSwitchTo(GetMemoryChunkContext(scan));
 	index_rescan(scan, keys, NKEYS, NULL, 0);
 	found = index_getnext_slot(scan, ForwardScanDirection, row);
+	MemoryContextSwitchTo(old);
 	if (found)
 		ExecMaterializeSlot(row);
-	index_endscan(scan);
 	return found;
 }
 
@@ -321,14 +322,14 @@ put_histogram(RtWriter *writer, AttrNumber att, RtHistogram *histogram)
 	Datum array;
 
 	if (!writer->slot->tts_isnull[att - 1])
-		rt_histogram_merge(histogram, writer->slot->tts_values[att - 1], 1);
+		rt_histogram_merge(histogram, writer->slot->tts_values[att - 1]);
 	array = rt_histogram_datum(histogram);
 	rt_writer_set(writer, att, array, array == (Datum) 0);
 }
 
 /* Add a sum to its row, which is made if need be. */
 static void
-put_total(RtWriter *writer, Relation index, RtStat *stat, Snapshot snapshot, TupleTableSlot *row)
+put_total(RtWriter *writer, IndexScanDesc scan, RtStat *stat, TupleTableSlot *row)
 {
 	const RtTable *t = writer->table;
 	const AttrNumber counters[RT_NSTATCOUNTERS] = {RT_ATT(t, stat_totals, created_count),
@@ -346,7 +347,7 @@ put_total(RtWriter *writer, Relation index, RtStat *stat, Snapshot snapshot, Tup
 	bool found;
 
 	get_keys(stat, t, atts, values);
-	found = find_total(writer->rel, index, values, snapshot, row);
+	found = find_total(scan, values, row);
 	if (found)
 		rt_writer_copy(writer, row);
 	else
@@ -397,6 +398,7 @@ put_totals(RtStats *stats)
 	RtWriter writer;
 	Relation index;
 	Snapshot snapshot;
+	IndexScanDesc scan;
 	TupleTableSlot *row;
 	MemoryContext context =
 		AllocSetContextCreate(CurrentMemoryContext, "run_tracker total", ALLOCSET_DEFAULT_SIZES);
@@ -405,17 +407,19 @@ put_totals(RtStats *stats)
 	rt_writer_open(&writer, RT_stat_totals);
 	index = open_key(&writer);
 	snapshot = rt_latest_snapshot();
+	scan = rt_index_beginscan(writer.rel, index, snapshot, NKEYS);
 	row = table_slot_create(writer.rel, NULL);
 	old = MemoryContextSwitchTo(context);
 	for (int i = 0; i < n; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (!rt_stat_is_zero(all[i]))
-			put_total(&writer, index, all[i], snapshot, row);
+			put_total(&writer, scan, all[i], row);
 		MemoryContextReset(context);
 	}
 	MemoryContextSwitchTo(old);
 	ExecDropSingleTupleTableSlot(row);
+	index_endscan(scan);
 	UnregisterSnapshot(snapshot);
 	index_close(index, NoLock);
 	rt_writer_close(&writer);

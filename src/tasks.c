@@ -286,8 +286,9 @@ task_contribution(RtDelta *delta, TupleTableSlot *row, const RtTable *t, int sig
 		rt_delta_cost(delta, value, sign);
 }
 
-static bool
-is_open(TupleTableSlot *row, const RtTable *t)
+/* Is a row of tasks that of an open task? */
+bool
+rt_task_is_open(TupleTableSlot *row, const RtTable *t)
 {
 	bool isnull;
 
@@ -357,7 +358,8 @@ note_transition(History *history, const RtChanges *changes, const RtTable *t)
 	transition->from = copy_text(changes->old, status);
 	transition->to = copy_text(new, status);
 	transition->attempt = DatumGetInt32(slot_getattr(new, RT_ATT(t, tasks, attempt), &isnull));
-	transition->reason = is_open(new, t) ? (Datum) 0 : copy_text(new, RT_ATT(t, tasks, error));
+	transition->reason =
+		rt_task_is_open(new, t) ? (Datum) 0 : copy_text(new, RT_ATT(t, tasks, error));
 	transition->since = status_since(changes->old, t);
 }
 
