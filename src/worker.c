@@ -441,7 +441,8 @@ publish_fold(const Folded *folded, bool busy, const char *error)
 		log = may_log(true);
 	}
 	else if (busy || folded->deltas < 0)
-		db->fold_at = Min(db->fold_at, now + BUSY_RETRY_MAX_US);
+		db->fold_at =
+			Min(db->fold_at, now + Min(BUSY_RETRY_MAX_US, rt_fold_interval_ms * INT64CONST(1000)));
 	else if (folded->more)
 		db->fold_at = now;
 	rt_shared_unlock(entry);
