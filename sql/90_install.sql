@@ -61,7 +61,8 @@ BEGIN
     WHERE c.relnamespace = 'run_tracker'::regnamespace
       AND c.relname IN ('runs', 'lifecycles', 'tasks', 'response_chunks', 'messages', 'logs', 'retrievals', 'artifacts',
                         'transitions', 'run_totals', 'open_runs', 'stat_deltas', 'stat_totals', 'run_summary',
-                        'active_runs', 'recent_runs', 'installation')
+                        'active_runs', 'recent_runs', 'installation', 'sessions', 'session_deltas', 'session_snapshots',
+                        'active_sessions')
       AND NOT r.rolsuper AND r.rolname <> CURRENT_USER AND c.relowner IS DISTINCT FROM owner
     LIMIT 1;
     IF FOUND THEN
@@ -81,6 +82,7 @@ BEGIN
     PERFORM run_tracker.install_totals();
     PERFORM run_tracker.install_open_runs();
     PERFORM run_tracker.install_statistics();
+    PERFORM run_tracker.install_sessions();
     PERFORM run_tracker.install_views();
 
     IF to_regclass('run_tracker.installation') IS NULL THEN
@@ -115,7 +117,8 @@ BEGIN
             WHERE c.relnamespace = 'run_tracker'::regnamespace AND c.relkind IN ('r', 'v') AND c.relowner <> owner
               AND c.relname IN ('lifecycles', 'tasks', 'response_chunks', 'messages', 'logs', 'retrievals', 'artifacts',
                                 'transitions', 'run_totals', 'open_runs', 'stat_deltas', 'stat_totals', 'run_summary',
-                                'active_runs', 'recent_runs', 'installation')
+                                'active_runs', 'recent_runs', 'installation', 'sessions', 'session_deltas',
+                                'session_snapshots', 'active_sessions')
         LOOP
             EXECUTE format('ALTER %s %s OWNER TO %s', CASE rel.relkind WHEN 'v' THEN 'VIEW' ELSE 'TABLE' END,
                            rel.name, owner::regrole);

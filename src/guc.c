@@ -25,6 +25,7 @@ int rt_max_sleep_s = 300;
 int rt_batch_size = 500;
 int rt_batch_timeout_ms = 5000;
 int rt_fold_interval_ms = 10000;
+int rt_session_timeout_s = 3600;
 
 static const struct config_enum_entry identity_options[] = {
 	{"jwt", RT_IDENTITY_JWT, false},
@@ -133,6 +134,11 @@ rt_guc_init(void)
 							 "Records the status changes of tasks in run_tracker.transitions, too.",
 							 "Those of runs are always recorded.", &rt_task_transitions, false,
 							 PGC_SUSET, 0, NULL, NULL, NULL);
+
+	DefineCustomIntVariable("run_tracker.session_timeout",
+							"Time after which a session that nobody touches is not active.", NULL,
+							&rt_session_timeout_s, 3600, 1, 366 * 24 * 60 * 60, PGC_SUSET,
+							GUC_UNIT_S, NULL, NULL, NULL);
 
 	define_worker_settings();
 	MarkGUCPrefixReserved("run_tracker");

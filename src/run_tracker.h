@@ -65,6 +65,7 @@ extern int rt_max_sleep_s;
 extern int rt_batch_size;
 extern int rt_batch_timeout_ms;
 extern int rt_fold_interval_ms;
+extern int rt_session_timeout_s;
 
 extern void rt_guc_init(void);
 

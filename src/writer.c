@@ -302,6 +302,19 @@ rt_row_lock(Relation rel, TupleTableSlot *slot, Snapshot snapshot, LockTupleMode
 }
 
 /*
+ * Under REPEATABLE READ, a row that is newer than the transaction's snapshot must not be gone
+ * past where the transaction acts on what it saw before.
+ */
+void
+rt_row_require_visible(Relation rel, TupleTableSlot *slot)
+{
+	if (IsolationUsesXactSnapshot() &&
+		!table_tuple_satisfies_snapshot(rel, slot, GetTransactionSnapshot()))
+		ereport(ERROR, (errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+						errmsg("could not serialize access due to concurrent update")));
+}
+
+/*
  * What a row must look like to be written without need: under REPEATABLE READ, a row that
  * was changed after the transaction's snapshot would be there twice for the transaction.
  * Registered: the caller unregisters it.
