@@ -6,6 +6,12 @@ AS 'MODULE_PATHNAME', 'run_tracker_sessions_before';
 COMMENT ON FUNCTION run_tracker.sessions_before() IS
 'Trigger of run_tracker.sessions: fills in owner, tier and times, and refuses more active sessions than the user may have (RT004).';
 
+CREATE FUNCTION run_tracker.sessions_after() RETURNS trigger
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'run_tracker_sessions_after';
+COMMENT ON FUNCTION run_tracker.sessions_after() IS
+'Trigger of run_tracker.sessions: deletes the deltas and snapshots of sessions that are deleted.';
+
 CREATE FUNCTION run_tracker.session_deltas_before() RETURNS trigger
 LANGUAGE c
 AS 'MODULE_PATHNAME', 'run_tracker_session_deltas_before';
@@ -185,8 +191,7 @@ BEGIN
             updated_at timestamptz NOT NULL,
             active_hour timestamptz NOT NULL,
             closed_at timestamptz,
-            CONSTRAINT sessions_pkey PRIMARY KEY (session_id),
-            CONSTRAINT sessions_session_id_user_id_key UNIQUE (session_id, user_id)
+            CONSTRAINT sessions_pkey PRIMARY KEY (session_id)
         ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.05);
         CREATE INDEX sessions_created_at_idx ON run_tracker.sessions (created_at);
         CREATE INDEX sessions_user_id_created_at_idx ON run_tracker.sessions (user_id, created_at DESC);
@@ -213,18 +218,22 @@ BEGIN
     ALTER TABLE run_tracker.sessions ALTER COLUMN session_id SET DEFAULT run_tracker.uuidv7();
     CREATE OR REPLACE TRIGGER zz_run_tracker_before BEFORE INSERT OR UPDATE ON run_tracker.sessions
         FOR EACH ROW EXECUTE FUNCTION run_tracker.sessions_before();
+    CREATE OR REPLACE TRIGGER run_tracker_delete AFTER DELETE ON run_tracker.sessions REFERENCING OLD TABLE AS old_rows
+        FOR EACH STATEMENT EXECUTE FUNCTION run_tracker.sessions_after();
+    CREATE OR REPLACE TRIGGER run_tracker_truncate AFTER TRUNCATE ON run_tracker.sessions
+        FOR EACH STATEMENT EXECUTE FUNCTION run_tracker.after_truncate();
     PERFORM run_tracker.install_policy('run_tracker.sessions');
 
     IF to_regclass('run_tracker.session_deltas') IS NULL THEN
+        -- no foreign key: the trigger holds the session, and the check would look through all versions that this
+        -- transaction has made of its row
         CREATE TABLE run_tracker.session_deltas (
             session_id uuid NOT NULL,
             version bigint NOT NULL,
             user_id text NOT NULL,
             delta jsonb NOT NULL,
             created_at timestamptz NOT NULL,
-            CONSTRAINT session_deltas_pkey PRIMARY KEY (session_id, version),
-            CONSTRAINT session_deltas_session_id_user_id_fkey FOREIGN KEY (session_id, user_id)
-                REFERENCES run_tracker.sessions (session_id, user_id) ON DELETE CASCADE
+            CONSTRAINT session_deltas_pkey PRIMARY KEY (session_id, version)
         );
         ALTER TABLE run_tracker.session_deltas ENABLE ROW LEVEL SECURITY;
         PERFORM run_tracker.revoke_all('run_tracker.session_deltas');
@@ -249,9 +258,7 @@ BEGIN
             version bigint NOT NULL,
             state jsonb NOT NULL,
             updated_at timestamptz NOT NULL,
-            CONSTRAINT session_snapshots_pkey PRIMARY KEY (session_id),
-            CONSTRAINT session_snapshots_session_id_user_id_fkey FOREIGN KEY (session_id, user_id)
-                REFERENCES run_tracker.sessions (session_id, user_id) ON DELETE CASCADE
+            CONSTRAINT session_snapshots_pkey PRIMARY KEY (session_id)
         ) WITH (autovacuum_vacuum_scale_factor = 0.05);
         ALTER TABLE run_tracker.session_snapshots ENABLE ROW LEVEL SECURITY;
         PERFORM run_tracker.revoke_all('run_tracker.session_snapshots');

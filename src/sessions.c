@@ -27,6 +27,7 @@
 #include "utils/fmgroids.h"
 #include "utils/snapmgr.h"
 
+#include "changes.h"
 #include "identity.h"
 #include "limits.h"
 #include "row.h"
@@ -34,6 +35,7 @@
 #include "writer.h"
 
 PG_FUNCTION_INFO_V1(run_tracker_sessions_before);
+PG_FUNCTION_INFO_V1(run_tracker_sessions_after);
 
 /* the longest time that may pass between a look at the clock and the write, unless locked */
 #define TOUCH_MARGIN USECS_PER_SEC
@@ -263,7 +265,7 @@ activate(const RtRow *row, TimestampTz touched_at, RtLimits *limits)
 }
 
 /* ----------------------------------------------------------------
- * The trigger of sessions
+ * The triggers of sessions
  * ----------------------------------------------------------------
  */
 
@@ -394,6 +396,37 @@ run_tracker_sessions_before(PG_FUNCTION_ARGS)
 	else
 		change_row(&row);
 	return rt_row_end(&row);
+}
+
+/* AFTER DELETE FOR EACH STATEMENT on sessions: their deltas and snapshots go with them. */
+Datum
+run_tracker_sessions_after(PG_FUNCTION_ARGS)
+{
+	const RtTable *t = rt_trigger_check(fcinfo, RT_sessions, RT_AFTER_STATEMENT, "sessions_after");
+	int size = 16;
+	pg_uuid_t *ids = palloc(size * sizeof(pg_uuid_t));
+	int n = 0;
+	RtChanges changes;
+
+	rt_changes_begin(&changes, (TriggerData *) fcinfo->context);
+	while (rt_changes_next(&changes))
+	{
+		bool isnull;
+
+		if (changes.old == NULL || changes.new)
+			continue;
+		if (n == size)
+			ids = repalloc_huge(ids, (size *= 2) * sizeof(pg_uuid_t));
+		ids[n++] =
+			*DatumGetUUIDP(slot_getattr(changes.old, RT_ATT(t, sessions, session_id), &isnull));
+	}
+	rt_changes_end(&changes);
+	if (n > 0)
+	{
+		rt_writer_delete_runs(RT_session_deltas, ids, n);
+		rt_writer_delete_runs(RT_session_snapshots, ids, n);
+	}
+	return PointerGetDatum(NULL);
 }
 
 /*

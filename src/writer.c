@@ -239,7 +239,7 @@ rt_writer_delete(RtWriter *writer, TupleTableSlot *old)
 	EvalPlanQualEnd(&epqstate);
 }
 
-/* Delete the rows of runs that are gone from a table whose primary key begins with run_id. */
+/* Delete the rows of runs that are gone from a table whose primary key begins with their id. */
 void
 rt_writer_delete_runs(RtTableId id, const pg_uuid_t *run_ids, int n)
 {
