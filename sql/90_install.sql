@@ -62,7 +62,7 @@ BEGIN
       AND c.relname IN ('runs', 'lifecycles', 'tasks', 'response_chunks', 'messages', 'logs', 'retrievals', 'artifacts',
                         'transitions', 'run_totals', 'open_runs', 'stat_deltas', 'stat_totals', 'run_summary',
                         'active_runs', 'recent_runs', 'tiers', 'accounts', 'usage_records',
-                                'reservations', 'usage', 'installation')
+                                'reservations', 'usage', 'installation', 'sessions', 'session_deltas', 'session_snapshots', 'active_sessions')
       AND NOT r.rolsuper AND r.rolname <> CURRENT_USER AND c.relowner IS DISTINCT FROM owner
     LIMIT 1;
     IF FOUND THEN
@@ -84,6 +84,7 @@ BEGIN
     PERFORM run_tracker.install_statistics();
     PERFORM run_tracker.install_accounts();
     PERFORM run_tracker.install_usage();
+    PERFORM run_tracker.install_sessions();
     PERFORM run_tracker.install_views();
 
     IF to_regclass('run_tracker.installation') IS NULL THEN
@@ -119,7 +120,8 @@ BEGIN
               AND c.relname IN ('lifecycles', 'tasks', 'response_chunks', 'messages', 'logs', 'retrievals', 'artifacts',
                                 'transitions', 'run_totals', 'open_runs', 'stat_deltas', 'stat_totals', 'run_summary',
                                 'active_runs', 'recent_runs', 'tiers', 'accounts', 'usage_records',
-                                'reservations', 'usage', 'installation')
+                                'reservations', 'usage', 'installation', 'sessions', 'session_deltas',
+                                'session_snapshots', 'active_sessions')
         LOOP
             EXECUTE format('ALTER %s %s OWNER TO %s', CASE rel.relkind WHEN 'v' THEN 'VIEW' ELSE 'TABLE' END,
                            rel.name, owner::regrole);
@@ -158,6 +160,12 @@ BEGIN
             'DELETE FROM run_tracker.open_runs o
              WHERE NOT EXISTS (SELECT FROM run_tracker.runs r
                                WHERE r.run_id = o.run_id AND r.phase IN (''queued'', ''active'', ''waiting''))');
+        PERFORM run_tracker.as_owner('run_tracker.session_deltas',
+            'DELETE FROM run_tracker.session_deltas d
+             WHERE NOT EXISTS (SELECT FROM run_tracker.sessions s WHERE s.session_id = d.session_id)');
+        PERFORM run_tracker.as_owner('run_tracker.session_snapshots',
+            'DELETE FROM run_tracker.session_snapshots p
+             WHERE NOT EXISTS (SELECT FROM run_tracker.sessions s WHERE s.session_id = p.session_id)');
         PERFORM run_tracker.rebuild_open_runs();
         PERFORM run_tracker.rebuild_totals();
     END IF;
