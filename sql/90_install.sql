@@ -62,7 +62,7 @@ BEGIN
       AND c.relname IN ('runs', 'lifecycles', 'tasks', 'response_chunks', 'messages', 'logs', 'retrievals', 'artifacts',
                         'transitions', 'run_totals', 'open_runs', 'stat_deltas', 'stat_totals', 'run_summary',
                         'active_runs', 'recent_runs', 'tiers', 'accounts', 'usage_records',
-                                'reservations', 'usage', 'installation')
+                                'reservations', 'usage', 'breakers', 'installation')
       AND NOT r.rolsuper AND r.rolname <> CURRENT_USER AND c.relowner IS DISTINCT FROM owner
     LIMIT 1;
     IF FOUND THEN
@@ -84,6 +84,7 @@ BEGIN
     PERFORM run_tracker.install_statistics();
     PERFORM run_tracker.install_accounts();
     PERFORM run_tracker.install_usage();
+    PERFORM run_tracker.install_breakers();
     PERFORM run_tracker.install_views();
 
     IF to_regclass('run_tracker.installation') IS NULL THEN
@@ -119,7 +120,7 @@ BEGIN
               AND c.relname IN ('lifecycles', 'tasks', 'response_chunks', 'messages', 'logs', 'retrievals', 'artifacts',
                                 'transitions', 'run_totals', 'open_runs', 'stat_deltas', 'stat_totals', 'run_summary',
                                 'active_runs', 'recent_runs', 'tiers', 'accounts', 'usage_records',
-                                'reservations', 'usage', 'installation')
+                                'reservations', 'usage', 'breakers', 'installation')
         LOOP
             EXECUTE format('ALTER %s %s OWNER TO %s', CASE rel.relkind WHEN 'v' THEN 'VIEW' ELSE 'TABLE' END,
                            rel.name, owner::regrole);
@@ -218,7 +219,8 @@ BEGIN
              pg_catalog.pg_identify_object(d.classid, d.objid, d.objsubid) i
         WHERE e.extname OPERATOR(pg_catalog.=) 'run_tracker'
           AND i.type OPERATOR(pg_catalog.=) ANY ('{table,sequence,view,schema}'::pg_catalog.text[])
-          AND i.identity OPERATOR(pg_catalog.<>) ALL ('{run_tracker.worker_status,run_tracker.metrics}'::pg_catalog.text[])
+          AND i.identity OPERATOR(pg_catalog.<>) ALL ('{run_tracker.worker_status,run_tracker.metrics,
+              run_tracker.rate_limits,run_tracker.circuit_breakers}'::pg_catalog.text[])
     LOOP
         EXECUTE pg_catalog.format('ALTER EXTENSION run_tracker DROP %s %s', o.type, o.identity);
     END LOOP;
