@@ -40,7 +40,7 @@ AS $$
               task_target}'::text[]
            ELSE '{}' END
         || CASE WHEN whom = 'service' THEN
-            '{define_lifecycle,drop_lifecycle,rebuild_totals,claim_runs,expire_runs,purge_runs,schedule_maintenance,
+            '{on_finish,drop_on_finish,define_lifecycle,drop_lifecycle,rebuild_totals,claim_runs,expire_runs,purge_runs,schedule_maintenance,
               unschedule_maintenance,has_cron,wake_worker,worker_state,fold_statistics}'::text[]
            ELSE '{}' END
 $$;
@@ -118,11 +118,12 @@ BEGIN
         SELECT c.oid FROM pg_class c
         WHERE c.relnamespace = 'run_tracker'::regnamespace AND c.relkind IN ('r', 'p')
           AND c.relname IN ('runs', 'tasks', 'response_chunks', 'messages', 'logs', 'retrievals', 'artifacts',
-                            'transitions', 'run_totals', 'open_runs', 'stat_deltas', 'stat_totals', 'lifecycles')
+                            'transitions', 'run_totals', 'open_runs', 'stat_deltas', 'stat_totals', 'lifecycles',
+                            'finish_handlers')
     LOOP
         -- bookkeeping is for triggers to write
         IF tab = ANY ('{run_tracker.response_chunks,run_tracker.transitions,run_tracker.run_totals,run_tracker.open_runs,
-                        run_tracker.stat_deltas,run_tracker.stat_totals}'::regclass[]) THEN
+                        run_tracker.stat_deltas,run_tracker.stat_totals,run_tracker.finish_handlers}'::regclass[]) THEN
             EXECUTE format('GRANT SELECT ON %s TO %s', tab, role);
         ELSE
             EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON %s TO %s', tab, role);

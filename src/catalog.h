@@ -237,13 +237,23 @@
 	X(stat_totals, first_token_ms, INT8OID, true) \
 	X(stat_totals, first_tokens, INT8ARRAYOID, false)
 
+#define RT_COLUMNS_finish_handlers(X) \
+	X(finish_handlers, handler_id, UUIDOID, true) \
+	X(finish_handlers, kind_or_lifecycle, TEXTOID, false) \
+	X(finish_handlers, function, TEXTOID, true) \
+	X(finish_handlers, role, TEXTOID, true) \
+	X(finish_handlers, search_path, TEXTOID, true) \
+	X(finish_handlers, on_error, TEXTOID, true) \
+	X(finish_handlers, created_at, TIMESTAMPTZOID, true)
+
 #define RT_COLUMNS_lifecycles(X) \
 	X(lifecycles, name, TEXTOID, true) \
 	X(lifecycles, definition, JSONBOID, true)
 
 #define RT_TABLES(X)                                                                               \
 	X(runs) X(tasks) X(response_chunks) X(messages) X(logs) X(retrievals) X(artifacts)             \
-		X(transitions) X(run_totals) X(open_runs) X(stat_deltas) X(stat_totals) X(lifecycles)
+		X(transitions) X(run_totals) X(open_runs) X(stat_deltas) X(stat_totals) X(lifecycles)         \
+		X(finish_handlers)
 
 /* clang-format on */
 
