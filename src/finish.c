@@ -332,6 +332,24 @@ find_function(const Handler *handler, Oid role)
 	return function;
 }
 
+/* Call a function with one argument; what it returns may be null. */
+static void
+call_function(Oid function, NullableDatum argument)
+{
+	LOCAL_FCINFO(call, 1);
+	FmgrInfo info;
+
+	InvokeFunctionExecuteHook(function);
+	fmgr_info(function, &info);
+	InitFunctionCallInfoData(*call, &info, 1, InvalidOid, NULL, NULL);
+	call->args[0] = argument;
+	/* one that only reads would see what was there before the statement */
+	PushActiveSnapshot(GetTransactionSnapshot());
+	(void) FunctionCallInvoke(call);
+	PopActiveSnapshot();
+	CommandCounterIncrement();
+}
+
 /* Step: call a handler for a run. */
 static void
 call_handler(void *arg, void *unused)
@@ -354,12 +372,7 @@ call_handler(void *arg, void *unused)
 
 		(void) set_config_option("search_path", handler->search_path, PGC_USERSET, PGC_S_SESSION,
 								 GUC_ACTION_SAVE, true, 0, false);
-		InvokeFunctionExecuteHook(function);
-		/* one that only reads would see what was there before the statement */
-		PushActiveSnapshot(GetTransactionSnapshot());
-		(void) OidFunctionCall1(function, argument.value);
-		PopActiveSnapshot();
-		CommandCounterIncrement();
+		call_function(function, argument);
 	}
 	AtEOXact_GUC(false, guc_level);
 	SetUserIdAndSecContext(userid, sec_context);

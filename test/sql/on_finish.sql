@@ -84,17 +84,20 @@ SELECT * FROM regress_finish.journal_entries WHERE entry_id = 'entry-3';
 -- When, and in which order
 --
 SET ROLE regress_finish_app;
+SET search_path = regress_finish;
 SELECT run_tracker.on_finish('greeting', 'regress_finish.note(uuid)') AS note \gset
 SELECT run_tracker.on_finish(NULL, 'regress_finish.note(jsonb)') \g /dev/null
 -- the same again
 SELECT run_tracker.on_finish('greeting', 'regress_finish.note(uuid)', 'log') = :'note' AS same;
 SELECT kind_or_lifecycle, function, on_error FROM run_tracker.finish_handlers ORDER BY created_at;
+RESET search_path;
 RESET ROLE;
 SET ROLE regress_finish_client;
 INSERT INTO run_tracker.runs (run_id, kind) SELECT format('f2000000-0000-0000-0000-00000000000%s', i)::uuid, CASE WHEN i < 3 THEN 'greeting' END
 FROM generate_series(1, 3) i;
 -- no run finishes
 UPDATE run_tracker.runs SET status = 'running' WHERE run_id::text LIKE 'f2%';
+UPDATE run_tracker.runs SET status = 'paused' WHERE run_id::text LIKE 'f2%';
 UPDATE run_tracker.runs SET progress = 50 WHERE run_id::text LIKE 'f2%';
 RESET ROLE;
 SELECT count(*) FROM regress_finish.calls;
@@ -172,10 +175,10 @@ SELECT run_tracker.on_finish('late', 'regress_finish.fail_second(uuid)') \g /dev
 RESET ROLE;
 INSERT INTO run_tracker.runs (run_id, user_id, kind, status, timeout)
 SELECT format('f4000000-0000-0000-0000-00000000000%s', i)::uuid, 'alice', 'late', 'running', '1 minute' FROM generate_series(1, 3) i;
-SELECT run_tracker.expire_runs(now => clock_timestamp() + interval '10 minutes');
+SELECT run_tracker.expire_runs(now => clock_timestamp() + interval '10 minutes') > 1 AS expired;
 SELECT run_id, status FROM run_tracker.runs WHERE kind = 'late' ORDER BY run_id;
 SELECT run_tracker.drop_on_finish(handler_id) FROM run_tracker.finish_handlers WHERE kind_or_lifecycle = 'late';
-SELECT run_tracker.expire_runs(now => clock_timestamp() + interval '20 minutes');
+SELECT run_tracker.expire_runs(now => clock_timestamp() + interval '20 minutes') > 0 AS expired;
 
 --
 -- Functions that finish other runs
@@ -207,8 +210,6 @@ RESET ROLE;
 SELECT what, run_id FROM regress_finish.calls ORDER BY n;
 DELETE FROM regress_finish.calls;
 SET ROLE regress_finish_client;
-SELECT run_tracker.create_run(kind => 'endless') \g /dev/null
-SET max_stack_depth = '100kB';
 RESET ROLE;
 SET max_stack_depth = '600kB';
 SET ROLE regress_finish_client;
@@ -226,12 +227,14 @@ CREATE FUNCTION regress_finish.wrong(run uuid, more integer DEFAULT 1) RETURNS v
 CREATE FUNCTION regress_finish.wrong(VARIADIC runs uuid[]) RETURNS void LANGUAGE sql AS '';
 CREATE FUNCTION regress_finish.many(run uuid) RETURNS SETOF integer LANGUAGE sql AS 'SELECT 1';
 CREATE PROCEDURE regress_finish.proc(run uuid) LANGUAGE sql AS '';
-CREATE AGGREGATE regress_finish.agg(uuid) (SFUNC = note, STYPE = jsonb);
+CREATE FUNCTION regress_finish.last(uuid, uuid) RETURNS uuid LANGUAGE sql AS 'SELECT $2';
+CREATE AGGREGATE regress_finish.agg(uuid) (SFUNC = regress_finish.last, STYPE = uuid);
 CALL pg_temp.try($$SELECT run_tracker.on_finish('x', 'regress_finish.wrong(text)')$$);
 CALL pg_temp.try($$SELECT run_tracker.on_finish('x', 'regress_finish.wrong(uuid, integer)')$$);
 CALL pg_temp.try($$SELECT run_tracker.on_finish('x', 'regress_finish.wrong(uuid[])')$$);
 CALL pg_temp.try($$SELECT run_tracker.on_finish('x', 'regress_finish.many(uuid)')$$);
 CALL pg_temp.try($$SELECT run_tracker.on_finish('x', 'regress_finish.proc(uuid)')$$);
+CALL pg_temp.try($$SELECT run_tracker.on_finish('x', 'regress_finish.agg(uuid)')$$);
 CALL pg_temp.try($$SELECT run_tracker.on_finish('x', 0)$$);
 CALL pg_temp.try($$SELECT run_tracker.on_finish('x', NULL)$$);
 CALL pg_temp.try($$SELECT run_tracker.on_finish('', 'regress_finish.note(uuid)')$$);
@@ -253,7 +256,9 @@ CALL pg_temp.try($$SELECT run_tracker.on_finish('x', 'regress_finish.note(uuid)'
 GRANT regress_finish_app TO regress_finish_other;
 SET ROLE regress_finish_other;
 CALL pg_temp.try($$SELECT run_tracker.on_finish('x', 'regress_finish.note(uuid)')$$);
+\set VERBOSITY terse
 CALL pg_temp.try($$SELECT run_tracker.on_finish('spar', 'regress_finish.write_analysis(jsonb)')$$);
+\set VERBOSITY default
 RESET ROLE;
 SELECT run_tracker.drop_on_finish(NULL, 'x', 'regress_finish.note(uuid)');
 REVOKE regress_finish_app FROM regress_finish_other;
@@ -301,12 +306,9 @@ CREATE FUNCTION pg_temp.mine() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAIS
 CREATE TRIGGER mine BEFORE INSERT ON pg_temp.calls FOR EACH ROW EXECUTE FUNCTION pg_temp.mine();
 INSERT INTO run_tracker.runs (run_id, kind) VALUES ('f6000000-0000-0000-0000-000000000001', 'see');
 SET search_path = pg_temp, public;
-SET row_security = off;
 SET DateStyle = 'German, DMY';
 SET TimeZone = 'Asia/Tokyo';
 SET transform_null_equals = on;
--- with the policies switched off, a client cannot read runs; this one may be updated all the same
-RESET row_security;
 SELECT run_tracker.complete_run('f6000000-0000-0000-0000-000000000001');
 SHOW search_path;
 SHOW TimeZone;
@@ -353,6 +355,9 @@ SELECT run_tracker.on_finish('forced', 'regress_finish.see_forced(uuid)') \g /de
 RESET ROLE;
 INSERT INTO run_tracker.runs (user_id, kind, status, timeout) VALUES ('alice', 'forced', 'running', '1 minute');
 SELECT run_tracker.expire_runs(now => clock_timestamp() + interval '2 minutes') > 0 AS expired;
+SET row_security = off;
+SELECT run_tracker.complete_run(run_tracker.create_run(kind => 'forced'));
+RESET row_security;
 SELECT what FROM regress_finish.calls;
 
 -- another function under the same name
