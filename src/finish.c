@@ -164,7 +164,8 @@ takes_row(const char *function)
 	return len >= strlen(suffix) && strcmp(function + len - strlen(suffix), suffix) == 0;
 }
 
-/* The name of a function as it is stored, whatever the search_path; 22023 if it cannot be called. */
+/* The name of a function as it is stored, whatever the search_path; 22023 if it cannot be called.
+ */
 static char *
 function_name(Oid function)
 {
@@ -262,8 +263,7 @@ run_as_jsonb(const pg_uuid_t *run_id)
 	{
 		Datum json = DirectFunctionCall1(row_to_json, ExecFetchSlotHeapTupleDatum(probe.slot));
 
-		result.value =
-			DirectFunctionCall1(jsonb_in, CStringGetDatum(TextDatumGetCString(json)));
+		result.value = DirectFunctionCall1(jsonb_in, CStringGetDatum(TextDatumGetCString(json)));
 		result.isnull = false;
 	}
 	rt_probe_end(&probe);
@@ -299,8 +299,7 @@ become_role(const Handler *handler)
 	GetUserIdAndSecContext(&userid, &sec_context);
 	/* policies that are forced on owners hold here, whatever the tracker was doing */
 	SetUserIdAndSecContext(role, (sec_context & ~SECURITY_NOFORCE_RLS) |
-									 SECURITY_LOCAL_USERID_CHANGE |
-									 SECURITY_RESTRICTED_OPERATION);
+									 SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
 	if (!rt_identity_is_service())
 		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 						errmsg("role \"%s\" is not a service", handler->role),
@@ -460,7 +459,7 @@ rt_finish_call(const RtRun *runs, int n)
 		ListCell *cell;
 
 		CHECK_FOR_INTERRUPTS();
-		foreach (cell, handlers)
+		foreach(cell, handlers)
 		{
 			const Handler *handler = lfirst(cell);
 
@@ -492,7 +491,7 @@ current_search_path(void)
 	if (!SplitIdentifierString(raw, ',', &names))
 		elog(ERROR, "invalid search_path");
 	initStringInfo(&path);
-	foreach (cell, names)
+	foreach(cell, names)
 	{
 		const char *name = lfirst(cell);
 
@@ -512,10 +511,11 @@ open_handlers(const char *function)
 	PreventCommandIfReadOnly(function);
 	PreventCommandDuringRecovery(function);
 	if (!rt_identity_is_service())
-		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-						errmsg("only services may have functions called when runs finish"),
-						errdetail("They get the runs of all users, and can keep them from finishing."),
-						errhint("run_tracker.grant_service(role) makes a role a service.")));
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("only services may have functions called when runs finish"),
+				 errdetail("They get the runs of all users, and can keep them from finishing."),
+				 errhint("run_tracker.grant_service(role) makes a role a service.")));
 	/* the table itself is free for those who read it */
 	LockDatabaseObject(RelationRelationId, relid, 0, ExclusiveLock);
 	return table_open(relid, RowExclusiveLock);
@@ -567,8 +567,8 @@ write_handler(Handler *handler, TupleTableSlot *old)
 					  handler->word == NULL);
 		rt_writer_set(&writer, RT_ATT(t, finish_handlers, function),
 					  CStringGetTextDatum(handler->function), false);
-		rt_writer_set(&writer, RT_ATT(t, finish_handlers, role),
-					  CStringGetTextDatum(handler->role), false);
+		rt_writer_set(&writer, RT_ATT(t, finish_handlers, role), CStringGetTextDatum(handler->role),
+					  false);
 		rt_writer_set(&writer, RT_ATT(t, finish_handlers, created_at),
 					  TimestampTzGetDatum(GetCurrentTimestamp()), false);
 	}
