@@ -42,7 +42,8 @@ BEGIN
     FOR tab IN
         SELECT to_regclass('run_tracker.' || t.name)
         FROM unnest('{runs,tasks,response_chunks,messages,logs,retrievals,artifacts,transitions,run_totals,open_runs,stat_deltas,
-            stat_totals,lifecycles,finish_handlers}'::text[]) WITH ORDINALITY
+            stat_totals,usage_records,reservations,lifecycles,accounts,tiers,
+            finish_handlers}'::text[]) WITH ORDINALITY
              AS t (name, n)
         ORDER BY t.n
     LOOP

@@ -15,12 +15,13 @@ COMMENT ON FUNCTION run_tracker.tasks_after() IS
 CREATE FUNCTION run_tracker.create_task(
     run_id uuid, task_id uuid DEFAULT NULL, name text DEFAULT NULL, service text DEFAULT NULL,
     operation text DEFAULT NULL, provider text DEFAULT NULL, model text DEFAULT NULL, request jsonb DEFAULT NULL,
-    parent_task_id uuid DEFAULT NULL, lifecycle text DEFAULT NULL, metadata jsonb DEFAULT NULL)
+    parent_task_id uuid DEFAULT NULL, lifecycle text DEFAULT NULL, metadata jsonb DEFAULT NULL,
+    reservation_id uuid DEFAULT NULL)
 RETURNS uuid
 LANGUAGE c SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'run_tracker_create_task';
-COMMENT ON FUNCTION run_tracker.create_task(uuid, uuid, text, text, text, text, text, jsonb, uuid, text, jsonb) IS
-'Creates a task of a run and returns its id. Arguments are the columns of run_tracker.tasks; operation, provider and model are OpenTelemetry''s gen_ai.operation.name, gen_ai.provider.name and gen_ai.request.model. P0002 if there is no such run, 23505 if the task id is taken, 55000 if the run is finished.';
+COMMENT ON FUNCTION run_tracker.create_task(uuid, uuid, text, text, text, text, text, jsonb, uuid, text, jsonb, uuid) IS
+'Creates a task of a run and returns its id. Arguments are the columns of run_tracker.tasks; operation, provider and model are OpenTelemetry''s gen_ai.operation.name, gen_ai.provider.name and gen_ai.request.model. A reservation (reserve_usage()) is settled when the task finishes, however it does. P0002 if there is no such run, 23503 no such reservation of the user''s, 23505 if the task id is taken, 55000 if the run is finished.';
 
 CREATE FUNCTION run_tracker.start_task(task_id uuid, status text DEFAULT NULL, attempt integer DEFAULT NULL)
 RETURNS boolean
@@ -100,6 +101,8 @@ BEGIN
             started_at timestamptz,
             finished_at timestamptz,
             updated_at timestamptz NOT NULL,
+            usage_at timestamptz,
+            reservation_id uuid,
             metadata jsonb,
             CONSTRAINT tasks_pkey PRIMARY KEY (run_id, task_id),
             CONSTRAINT tasks_task_id_key UNIQUE (task_id),
@@ -164,6 +167,10 @@ BEGIN
         COMMENT ON COLUMN run_tracker.tasks.started_at IS 'When the current attempt became active. Computed.';
         COMMENT ON COLUMN run_tracker.tasks.finished_at IS 'When the task finished. Computed.';
         COMMENT ON COLUMN run_tracker.tasks.updated_at IS 'When the row was last changed. Computed.';
+        COMMENT ON COLUMN run_tracker.tasks.usage_at IS
+        'When it counted as usage of its user: when it finished; null if it has not, or was inserted as finished. Filled in.';
+        COMMENT ON COLUMN run_tracker.tasks.reservation_id IS
+        'Reservation (reserve_usage()) that it settles when it finishes.';
         COMMENT ON COLUMN run_tracker.tasks.metadata IS 'Anything else, a JSON object.';
     END IF;
 

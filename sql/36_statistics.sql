@@ -106,7 +106,7 @@ BEGIN
                         CASE WHEN b.by_run AND d.phase <> 'retried' THEN '' ELSE d.phase END,
                         CASE WHEN b.by_run THEN 0 ELSE d.finished_count END
              ) AS n (by_run, provider, model, operation, phase, finished_count)
-        WHERE (of_user IS NULL OR d.user_id = of_user)
+        WHERE d.source <> 'usage' AND (of_user IS NULL OR d.user_id = of_user)
           AND (from_hour IS NULL OR d.period_at >= CASE period WHEN 'day' THEN date_trunc('day', from_hour, 'UTC')
                                                                ELSE from_hour END)
           AND CASE grain WHEN 'model' THEN d.source = 'task' WHEN 'workflow' THEN d.workflow_id <> '' ELSE true END;
@@ -316,6 +316,7 @@ BEGIN
             source text COLLATE "C" NOT NULL,
             user_id text COLLATE "C" NOT NULL,
             period_at timestamptz NOT NULL,
+            usage_on date,
             kind text COLLATE "C" NOT NULL,
             workflow_id text COLLATE "C" NOT NULL,
             mode text COLLATE "C" NOT NULL,
@@ -335,16 +336,19 @@ BEGIN
             first_tokens bigint[]
         -- not made shorter by VACUUM, for which everyone would wait: what is free is used again
         ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0, vacuum_truncate = off);
-        -- no key, no index: a row is appended and taken away again; logical replication needs to find it all the same
+        -- no key: a row is appended and taken away again; logical replication needs to find it all the same
         ALTER TABLE run_tracker.stat_deltas REPLICA IDENTITY FULL;
         ALTER TABLE run_tracker.stat_deltas ENABLE ROW LEVEL SECURITY;
         PERFORM run_tracker.revoke_all('run_tracker.stat_deltas');
 
         COMMENT ON TABLE run_tracker.stat_deltas IS
         'What is to be added to statistics, not folded into stat_totals yet. Written by triggers only; whoever reads statistics adds both.';
-        COMMENT ON COLUMN run_tracker.stat_deltas.source IS 'run or task: what was created or finished.';
+        COMMENT ON COLUMN run_tracker.stat_deltas.source IS
+        'run or task: what was created or finished; usage: what was recorded in run_tracker.usage_records.';
         COMMENT ON COLUMN run_tracker.stat_deltas.user_id IS 'Owner.';
         COMMENT ON COLUMN run_tracker.stat_deltas.period_at IS 'Hour (UTC) in which it was created or finished.';
+        COMMENT ON COLUMN run_tracker.stat_deltas.usage_on IS
+        'Day, in run_tracker.time_zone, that it counts for as usage; null if it does not.';
         COMMENT ON COLUMN run_tracker.stat_deltas.kind IS 'Kind of the run; empty if none. Names are cut off after 200 bytes here.';
         COMMENT ON COLUMN run_tracker.stat_deltas.workflow_id IS 'Workflow of the run; empty if none.';
         COMMENT ON COLUMN run_tracker.stat_deltas.mode IS 'settings ->> ''mode'' of the run; empty if none, and for tasks.';
@@ -365,6 +369,8 @@ BEGIN
         COMMENT ON COLUMN run_tracker.stat_deltas.first_token_ms IS 'Sum of the times to the first token, in milliseconds.';
         COMMENT ON COLUMN run_tracker.stat_deltas.first_tokens IS 'Histogram of them.';
     END IF;
+    -- a check of quotas reads what is not folded yet of one user
+    CREATE INDEX IF NOT EXISTS stat_deltas_usage_idx ON run_tracker.stat_deltas (user_id) WHERE usage_on IS NOT NULL;
     PERFORM run_tracker.install_policy('run_tracker.stat_deltas');
 
     IF to_regclass('run_tracker.stat_totals') IS NULL THEN
@@ -403,11 +409,11 @@ BEGIN
         COMMENT ON TABLE run_tracker.stat_totals IS
         'Statistics of what has finished, summed up in several ways; they outlive the runs. Written by the worker, or fold_statistics().';
         COMMENT ON COLUMN run_tracker.stat_totals.grain IS
-        'What the row sums up: kind (runs by kind, mode and phase), user (by mode and phase), workflow (by workflow, mode and phase), model (tasks by provider, model, operation and phase).';
-        COMMENT ON COLUMN run_tracker.stat_totals.period IS 'all, day or hour (UTC); of users and workflows only all, of models and a user not hour.';
+        'What the row sums up: kind (runs by kind, mode and phase), user (by mode and phase), workflow (by workflow, mode and phase), model (tasks by provider, model, operation and phase), usage (what users have used: finished_count requests).';
+        COMMENT ON COLUMN run_tracker.stat_totals.period IS 'all, day or hour (UTC); of users and workflows only all, of models and a user not hour; of usage day and month, in run_tracker.time_zone.';
         COMMENT ON COLUMN run_tracker.stat_totals.all_users IS 'True: the sum over all users, for services.';
         COMMENT ON COLUMN run_tracker.stat_totals.user_id IS 'Owner; empty for the sum over all users, and for nobody.';
-        COMMENT ON COLUMN run_tracker.stat_totals.period_at IS 'Beginning of the day or hour; -infinity for all.';
+        COMMENT ON COLUMN run_tracker.stat_totals.period_at IS 'Beginning of the day or hour; -infinity for all; of usage, the date at midnight of UTC.';
         COMMENT ON COLUMN run_tracker.stat_totals.kind IS 'Kind of the run; empty if none.';
         COMMENT ON COLUMN run_tracker.stat_totals.workflow_id IS 'Workflow of the run; empty if none.';
         COMMENT ON COLUMN run_tracker.stat_totals.mode IS 'settings ->> ''mode'' of the run; empty if none, and for days and hours.';

@@ -29,7 +29,7 @@ AS $$
              read_response_from,histogram_bucket,histogram_bound,histogram_quantile,histogram_count,merge_histograms,
              stat_rows,summarize_runs,summarize_trend,user_stats,workflow_stats,kind_stats,model_stats,trend_stats,list_runs,
              find_runs,run_conditions,run_details,compare_runs,compare_run_values,export_runs,timeline,run_timeline,report_html,dashboard_html,
-             health,describe_open_runs,histogram_metrics,read_metrics,openmetrics}'::text[]
+             health,describe_open_runs,histogram_metrics,read_metrics,openmetrics,quotas,read_quotas,usage_sums}'::text[]
         || '{html_escape,html_style,html_page,html_text,html_number,html_time,html_phase,html_badge,html_line,html_cell,html_meter,
              html_tick,html_fact,html_details,html_json,html_section,html_more,html_chart,report_timeline,report_messages,
              report_tasks,report_retrievals,report_artifacts,report_logs}'::text[]
@@ -37,11 +37,12 @@ AS $$
             '{uuidv7,create_run,start_run,complete_run,fail_run,cancel_run,retry_run,transition_run,update_progress,
               create_task,start_task,complete_task,fail_task,cancel_task,append_response,add_message,add_log,
               log_retrieval,add_artifact,heartbeat_run,release_run,create_runs,create_tasks,complete_tasks,check_batch,
-              task_target}'::text[]
+              task_target,ensure_account,record_usage,log_request,reserve_usage,settle_usage,release_usage}'::text[]
            ELSE '{}' END
         || CASE WHEN whom = 'service' THEN
-            '{on_finish,drop_on_finish,define_lifecycle,drop_lifecycle,rebuild_totals,claim_runs,expire_runs,purge_runs,schedule_maintenance,
-              unschedule_maintenance,has_cron,wake_worker,worker_state,fold_statistics}'::text[]
+            '{define_lifecycle,drop_lifecycle,rebuild_totals,claim_runs,expire_runs,purge_runs,schedule_maintenance,
+              unschedule_maintenance,has_cron,wake_worker,worker_state,fold_statistics,purge_usage,forget_reservations,
+              on_finish,drop_on_finish}'::text[]
            ELSE '{}' END
 $$;
 COMMENT ON FUNCTION run_tracker.functions_for(text) IS
@@ -55,7 +56,8 @@ BEGIN
     EXECUTE format('GRANT SELECT ON run_tracker.runs, run_tracker.tasks, run_tracker.response_chunks,
         run_tracker.messages, run_tracker.logs, run_tracker.retrievals, run_tracker.artifacts, run_tracker.transitions,
         run_tracker.run_totals, run_tracker.open_runs, run_tracker.stat_deltas, run_tracker.stat_totals,
-        run_tracker.lifecycles, run_tracker.installation, run_tracker.run_summary, run_tracker.active_runs,
+        run_tracker.lifecycles, run_tracker.tiers, run_tracker.accounts,
+        run_tracker.usage_records, run_tracker.reservations, run_tracker.usage, run_tracker.installation, run_tracker.run_summary, run_tracker.active_runs,
         run_tracker.recent_runs, run_tracker.metrics TO %s', role);
 END
 $$;
@@ -80,11 +82,11 @@ BEGIN
     EXECUTE format('GRANT INSERT (run_id, task_id, user_id, parent_task_id, lifecycle, status, service, name, operation,
             provider, model, response_model, request, response, result, input_tokens, output_tokens, total_tokens,
             cache_read_input_tokens, cache_creation_input_tokens, reasoning_output_tokens, cost, cost_source,
-            finish_reason, response_id, error, error_detail, time_to_first_token_ms, metadata),
+            finish_reason, response_id, error, error_detail, time_to_first_token_ms, metadata, reservation_id),
         UPDATE (run_id, parent_task_id, status, service, name, operation, provider, model, response_model, request,
             response, result, input_tokens, output_tokens, total_tokens, cache_read_input_tokens,
             cache_creation_input_tokens, reasoning_output_tokens, cost, cost_source, finish_reason, response_id, error,
-            error_detail, time_to_first_token_ms, metadata)
+            error_detail, time_to_first_token_ms, metadata, reservation_id)
         ON run_tracker.tasks TO %s', role);
     EXECUTE format('GRANT INSERT (run_id, user_id, task_id, role, name, content, parts, metadata),
         UPDATE (task_id, role, name, content, parts, metadata) ON run_tracker.messages TO %s', role);
@@ -98,6 +100,10 @@ BEGIN
         UPDATE (task_id, retrieval_id, kind, type, name, ordinal, source, similarity, source_document_id,
             source_document_name, chunk_type, configuration, content, content_type, url, size_bytes, metadata)
         ON run_tracker.artifacts TO %s', role);
+    EXECUTE format('GRANT INSERT (user_id) ON run_tracker.accounts TO %s', role);
+    EXECUTE format('GRANT INSERT (usage_id, user_id, source, run_id, task_id, session_id, reservation_id, endpoint, provider,
+            model, requests, input_tokens, output_tokens, total_tokens, cost, metadata)
+        ON run_tracker.usage_records TO %s', role);
 END
 $$;
 COMMENT ON FUNCTION run_tracker.grant_client(regrole) IS
@@ -118,12 +124,14 @@ BEGIN
         SELECT c.oid FROM pg_class c
         WHERE c.relnamespace = 'run_tracker'::regnamespace AND c.relkind IN ('r', 'p')
           AND c.relname IN ('runs', 'tasks', 'response_chunks', 'messages', 'logs', 'retrievals', 'artifacts',
-                            'transitions', 'run_totals', 'open_runs', 'stat_deltas', 'stat_totals', 'lifecycles',
+                            'transitions', 'run_totals', 'open_runs', 'stat_deltas', 'stat_totals', 'lifecycles', 'tiers', 'accounts',
+                            'usage_records', 'reservations',
                             'finish_handlers')
     LOOP
         -- bookkeeping is for triggers to write
         IF tab = ANY ('{run_tracker.response_chunks,run_tracker.transitions,run_tracker.run_totals,run_tracker.open_runs,
-                        run_tracker.stat_deltas,run_tracker.stat_totals,run_tracker.finish_handlers}'::regclass[]) THEN
+                        run_tracker.stat_deltas,run_tracker.stat_totals,run_tracker.reservations,
+                        run_tracker.finish_handlers}'::regclass[]) THEN
             EXECUTE format('GRANT SELECT ON %s TO %s', tab, role);
         ELSE
             EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON %s TO %s', tab, role);

@@ -63,7 +63,8 @@ BEGIN
     WHERE c.relnamespace = 'run_tracker'::regnamespace
       AND c.relname IN ('runs', 'lifecycles', 'tasks', 'response_chunks', 'messages', 'logs', 'retrievals', 'artifacts',
                         'transitions', 'run_totals', 'open_runs', 'stat_deltas', 'stat_totals', 'run_summary',
-                        'active_runs', 'recent_runs', 'installation')
+                        'active_runs', 'recent_runs', 'tiers', 'accounts', 'usage_records',
+                                'reservations', 'usage', 'installation')
       AND NOT r.rolsuper AND r.rolname <> CURRENT_USER AND c.relowner IS DISTINCT FROM owner
        -- whoever writes here says as whom functions run
        OR c.relnamespace = 'run_tracker'::regnamespace AND c.relname = 'finish_handlers'
@@ -89,6 +90,8 @@ BEGIN
     PERFORM run_tracker.install_open_runs();
     PERFORM run_tracker.install_statistics();
     PERFORM run_tracker.install_on_finish();
+    PERFORM run_tracker.install_accounts();
+    PERFORM run_tracker.install_usage();
     PERFORM run_tracker.install_views();
 
     IF to_regclass('run_tracker.installation') IS NULL THEN
@@ -123,7 +126,8 @@ BEGIN
             WHERE c.relnamespace = 'run_tracker'::regnamespace AND c.relkind IN ('r', 'v') AND c.relowner <> owner
               AND c.relname IN ('lifecycles', 'tasks', 'response_chunks', 'messages', 'logs', 'retrievals', 'artifacts',
                                 'transitions', 'run_totals', 'open_runs', 'stat_deltas', 'stat_totals', 'run_summary',
-                                'active_runs', 'recent_runs', 'installation')
+                                'active_runs', 'recent_runs', 'tiers', 'accounts', 'usage_records',
+                                'reservations', 'usage', 'installation')
         LOOP
             EXECUTE format('ALTER %s %s OWNER TO %s', CASE rel.relkind WHEN 'v' THEN 'VIEW' ELSE 'TABLE' END,
                            rel.name, owner::regrole);

@@ -332,9 +332,8 @@ rt_index_open(Relation rel, const char *name, int nkeys, const AttrNumber *keys,
 }
 
 static void
-begin_probe(RtProbe *probe, Relation rel, const Datum *ids, int nids, Snapshot snapshot)
+begin_probe(RtProbe *probe, Relation rel, const Datum *ids, int nids, Oid type, Snapshot snapshot)
 {
-	static const char *const names[] = {"run_id", "task_id"};
 	ScanKeyData keys[2];
 
 	/* this fills in rd_pkindex */
@@ -349,12 +348,16 @@ begin_probe(RtProbe *probe, Relation rel, const Datum *ids, int nids, Snapshot s
 	for (int i = 0; i < nids; i++)
 	{
 		if (probe->index->rd_index->indnkeyatts <= i ||
-			TupleDescAttr(RelationGetDescr(probe->index), i)->atttypid != UUIDOID)
-			ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-							errmsg("primary key of table \"%s\" does not begin with %s",
-								   RelationGetRelationName(rel), names[i]),
-							errtable(rel)));
-		ScanKeyInit(&keys[i], i + 1, BTEqualStrategyNumber, F_UUID_EQ, ids[i]);
+			TupleDescAttr(RelationGetDescr(probe->index), i)->atttypid != type)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("primary key of table \"%s\" is not what it should be",
+							RelationGetRelationName(rel)),
+					 errdetail("Its column %d must be of type %s.", i + 1, format_type_be(type)),
+					 errtable(rel)));
+		ScanKeyEntryInitialize(&keys[i], 0, i + 1, BTEqualStrategyNumber, InvalidOid,
+							   probe->index->rd_indcollation[i],
+							   type == UUIDOID ? F_UUID_EQ : F_TEXTEQ, ids[i]);
 	}
 	probe->slot = table_slot_create(rel, NULL);
 	probe->scan = rt_index_beginscan(rel, probe->index, snapshot, nids);
@@ -368,7 +371,7 @@ begin_probe(RtProbe *probe, Relation rel, const Datum *ids, int nids, Snapshot s
 void
 rt_probe_begin(RtProbe *probe, Relation rel, Datum run_id, Snapshot snapshot)
 {
-	begin_probe(probe, rel, &run_id, 1, snapshot);
+	begin_probe(probe, rel, &run_id, 1, UUIDOID, snapshot);
 }
 
 /* The same for the rows of one task, in a table whose primary key begins with run_id, task_id. */
@@ -377,7 +380,14 @@ rt_probe_begin_child(RtProbe *probe, Relation rel, Datum run_id, Datum task_id, 
 {
 	Datum ids[] = {run_id, task_id};
 
-	begin_probe(probe, rel, ids, lengthof(ids), snapshot);
+	begin_probe(probe, rel, ids, lengthof(ids), UUIDOID, snapshot);
+}
+
+/* The same for the rows with a name, a text that the table's primary key begins with. */
+void
+rt_probe_begin_name(RtProbe *probe, Relation rel, Datum name, Snapshot snapshot)
+{
+	begin_probe(probe, rel, &name, 1, TEXTOID, snapshot);
 }
 
 /* Store the next row in probe->slot; false at the end. */

@@ -89,6 +89,8 @@
 	X(tasks, started_at, TIMESTAMPTZOID, false) \
 	X(tasks, finished_at, TIMESTAMPTZOID, false) \
 	X(tasks, updated_at, TIMESTAMPTZOID, true) \
+	X(tasks, usage_at, TIMESTAMPTZOID, false) \
+	X(tasks, reservation_id, UUIDOID, false) \
 	X(tasks, metadata, JSONBOID, false)
 
 #define RT_COLUMNS_messages(X) \
@@ -193,6 +195,7 @@
 	X(stat_deltas, source, TEXTOID, true) \
 	X(stat_deltas, user_id, TEXTOID, true) \
 	X(stat_deltas, period_at, TIMESTAMPTZOID, true) \
+	X(stat_deltas, usage_on, DATEOID, false) \
 	X(stat_deltas, kind, TEXTOID, true) \
 	X(stat_deltas, workflow_id, TEXTOID, true) \
 	X(stat_deltas, mode, TEXTOID, true) \
@@ -246,14 +249,62 @@
 	X(finish_handlers, on_error, TEXTOID, true) \
 	X(finish_handlers, created_at, TIMESTAMPTZOID, true)
 
+#define RT_COLUMNS_tiers(X) \
+	X(tiers, name, TEXTOID, true) \
+	X(tiers, monthly_tokens, INT8OID, false) \
+	X(tiers, daily_requests, INT8OID, false) \
+	X(tiers, concurrent_sessions, INT8OID, false) \
+	X(tiers, monthly_cost, NUMERICOID, false) \
+	X(tiers, rate_limits, JSONBOID, false)
+
+#define RT_COLUMNS_accounts(X) \
+	X(accounts, user_id, TEXTOID, true) \
+	X(accounts, tier, TEXTOID, true) \
+	X(accounts, overrides, JSONBOID, false) \
+	X(accounts, metadata, JSONBOID, false) \
+	X(accounts, created_at, TIMESTAMPTZOID, true) \
+	X(accounts, updated_at, TIMESTAMPTZOID, true)
+
+#define RT_COLUMNS_usage_records(X) \
+	X(usage_records, usage_id, UUIDOID, true) \
+	X(usage_records, user_id, TEXTOID, true) \
+	X(usage_records, source, TEXTOID, true) \
+	X(usage_records, run_id, UUIDOID, false) \
+	X(usage_records, task_id, UUIDOID, false) \
+	X(usage_records, session_id, UUIDOID, false) \
+	X(usage_records, reservation_id, UUIDOID, false) \
+	X(usage_records, endpoint, TEXTOID, false) \
+	X(usage_records, provider, TEXTOID, false) \
+	X(usage_records, model, TEXTOID, false) \
+	X(usage_records, requests, INT4OID, true) \
+	X(usage_records, input_tokens, INT8OID, false) \
+	X(usage_records, output_tokens, INT8OID, false) \
+	X(usage_records, total_tokens, INT8OID, true) \
+	X(usage_records, cost, NUMERICOID, true) \
+	X(usage_records, metadata, JSONBOID, false) \
+	X(usage_records, used_at, TIMESTAMPTZOID, true)
+
+#define RT_COLUMNS_reservations(X) \
+	X(reservations, reservation_id, UUIDOID, true) \
+	X(reservations, user_id, TEXTOID, true) \
+	X(reservations, state, TEXTOID, true) \
+	X(reservations, tokens, INT8OID, true) \
+	X(reservations, cost, NUMERICOID, true) \
+	X(reservations, requests, INT4OID, true) \
+	X(reservations, task_id, UUIDOID, false) \
+	X(reservations, created_at, TIMESTAMPTZOID, true) \
+	X(reservations, expires_at, TIMESTAMPTZOID, true) \
+	X(reservations, ended_at, TIMESTAMPTZOID, false)
+
 #define RT_COLUMNS_lifecycles(X) \
 	X(lifecycles, name, TEXTOID, true) \
 	X(lifecycles, definition, JSONBOID, true)
 
 #define RT_TABLES(X)                                                                               \
 	X(runs) X(tasks) X(response_chunks) X(messages) X(logs) X(retrievals) X(artifacts)             \
-		X(transitions) X(run_totals) X(open_runs) X(stat_deltas) X(stat_totals) X(lifecycles)         \
-		X(finish_handlers)
+		X(transitions) X(run_totals) X(open_runs) X(stat_deltas) X(stat_totals) X(lifecycles)      \
+			X(tiers) X(accounts) X(usage_records) X(reservations)                                         \
+				X(finish_handlers)
 
 /* clang-format on */
 
@@ -304,7 +355,7 @@ extern Relation rt_index_open(Relation rel, const char *name, int nkeys, const A
 extern const RtTable *rt_trigger_check(FunctionCallInfo fcinfo, RtTableId id, uint32 when,
 									   const char *function);
 
-/* A scan of the rows of one run, by a primary key that begins with run_id. */
+/* A scan of the rows that have a key, by a primary key that begins with it: mostly run_id. */
 typedef struct RtProbe
 {
 	Relation rel;
@@ -316,6 +367,7 @@ typedef struct RtProbe
 extern void rt_probe_begin(RtProbe *probe, Relation rel, Datum run_id, Snapshot snapshot);
 extern void rt_probe_begin_child(RtProbe *probe, Relation rel, Datum run_id, Datum task_id,
 								 Snapshot snapshot);
+extern void rt_probe_begin_name(RtProbe *probe, Relation rel, Datum name, Snapshot snapshot);
 extern bool rt_probe_next(RtProbe *probe, ScanDirection direction);
 extern void rt_probe_end(RtProbe *probe);
 

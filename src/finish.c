@@ -227,7 +227,6 @@ set_options(void)
 {
 	static const char *const options[][2] = {{"search_path", "pg_catalog, pg_temp"},
 											 {"row_security", "on"},
-											 {"TimeZone", "UTC"},
 											 {"DateStyle", "ISO, MDY"},
 											 {"IntervalStyle", "postgres"},
 											 {"bytea_output", "hex"},
@@ -237,6 +236,8 @@ set_options(void)
 											 {"transform_null_equals", "off"},
 											 {"standard_conforming_strings", "on"}};
 
+	(void) set_config_option("TimeZone", pg_get_timezone_name(rt_time_zone), PGC_USERSET,
+							 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 	for (int i = 0; i < lengthof(options); i++)
 		(void) set_config_option(options[i][0], options[i][1], PGC_USERSET, PGC_S_SESSION,
 								 GUC_ACTION_SAVE, true, 0, false);

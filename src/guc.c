@@ -25,6 +25,9 @@ int rt_max_sleep_s = 300;
 int rt_batch_size = 500;
 int rt_batch_timeout_ms = 5000;
 int rt_fold_interval_ms = 10000;
+int rt_session_timeout_s = 3600;
+char *rt_time_zone_name;
+pg_tz *rt_time_zone;
 
 static const struct config_enum_entry identity_options[] = {
 	{"jwt", RT_IDENTITY_JWT, false},
@@ -109,6 +112,41 @@ define_worker_settings(void)
 							NULL, NULL);
 }
 
+/* run_tracker.time_zone must name a time zone, without leap seconds. */
+static bool
+check_time_zone(char **name, void **extra, GucSource source)
+{
+	pg_tz *tz = pg_tzset(*name);
+
+	if (tz && pg_tz_acceptable(tz))
+		return true;
+	GUC_check_errdetail("There is no time zone \"%s\".", *name);
+	return false;
+}
+
+/* It has been loaded for the check, so this finds it. */
+static void
+assign_time_zone(const char *name, void *extra)
+{
+	rt_time_zone = pg_tzset(name);
+}
+
+/* The settings of quotas and sessions. */
+static void
+define_limit_settings(void)
+{
+	DefineCustomStringVariable("run_tracker.time_zone",
+							   "Time zone whose months and days quotas are counted by.",
+							   "What has been counted stays with its day after a change.",
+							   &rt_time_zone_name, "UTC", PGC_SUSET, 0, check_time_zone,
+							   assign_time_zone, NULL);
+
+	DefineCustomIntVariable("run_tracker.session_timeout",
+							"Time after which a session that nobody touches is not active.", NULL,
+							&rt_session_timeout_s, 3600, 1, 366 * 24 * 60 * 60, PGC_SUSET,
+							GUC_UNIT_S, NULL, NULL, NULL);
+}
+
 /*
  * Define all settings.  The prefix is reserved last, so that a misspelt
  * setting is refused from then on.
@@ -134,6 +172,7 @@ rt_guc_init(void)
 							 "Those of runs are always recorded.", &rt_task_transitions, false,
 							 PGC_SUSET, 0, NULL, NULL, NULL);
 
+	define_limit_settings();
 	define_worker_settings();
 	MarkGUCPrefixReserved("run_tracker");
 }

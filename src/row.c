@@ -13,6 +13,7 @@
 #include "access/detoast.h"
 #include "access/htup_details.h"
 #include "utils/datum.h"
+#include "utils/fmgrprotos.h"
 #include "utils/jsonb.h"
 
 #include "row.h"
@@ -201,6 +202,54 @@ rt_row_check_names(const RtRow *row, const AttrNumber *atts, int n)
 						 "metadata."),
 					 errtablecol(row->rel, atts[i])));
 	}
+}
+
+/* A number of tokens or milliseconds; 0 for null, 23514 if it is negative or too large. */
+int64
+rt_row_amount(const RtRow *row, AttrNumber att)
+{
+	int64 value;
+
+	if (rt_row_isnull(row, att))
+		return 0;
+	value = DatumGetInt64(rt_row_get(row, att));
+	if (value > RT_MAX_AMOUNT)
+		rt_row_violation(row, att,
+						 psprintf("The value is %lld, at most %lld is possible.", (long long) value,
+								  (long long) RT_MAX_AMOUNT));
+	if (value < 0)
+		rt_row_violation(row, att,
+						 psprintf("The value is %lld, it must not be negative.",
+								  (long long) value));
+	return value;
+}
+
+/* every sum has as many digits as the longest cost */
+#define MAX_SCALE 40
+
+/* 23514 for a new cost that is none. */
+void
+rt_row_check_cost(const RtRow *row, AttrNumber att)
+{
+	Datum value;
+
+	if (rt_row_isnull(row, att) || (row->old && !rt_row_differs(row, att)))
+		return;
+	value = rt_row_get(row, att);
+	/* NaN is greater than every number */
+	if (DatumGetBool(DirectFunctionCall2(numeric_lt, value,
+										 DirectFunctionCall1(int8_numeric, Int64GetDatum(0)))) ||
+		DatumGetBool(
+			DirectFunctionCall2(numeric_gt, value,
+								DirectFunctionCall1(int8_numeric, Int64GetDatum(RT_MAX_AMOUNT)))))
+		rt_row_violation(row, att,
+						 psprintf("The cost is %s, it must be a number from 0 to %lld.",
+								  DatumGetCString(DirectFunctionCall1(numeric_out, value)),
+								  (long long) RT_MAX_AMOUNT));
+	if (DatumGetInt32(DirectFunctionCall1(numeric_scale, value)) > MAX_SCALE)
+		rt_row_violation(row, att,
+						 psprintf("The cost has more than %d digits after the decimal point.",
+								  MAX_SCALE));
 }
 
 /* Refuse a null where a value is needed. */

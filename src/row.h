@@ -26,6 +26,9 @@ typedef struct RtRow
 	bool changed; /* by the trigger */
 } RtRow;
 
+/* beyond this, sums over many rows could leave the range of bigint */
+#define RT_MAX_AMOUNT INT64CONST(1000000000000)
+
 extern void rt_row_begin(RtRow *row, TriggerData *trigdata, const RtTable *table);
 extern Datum rt_row_end(RtRow *row);
 extern void rt_row_set(RtRow *row, AttrNumber att, Datum value);
@@ -39,6 +42,8 @@ extern void rt_row_check_size(const RtRow *row);
 extern void rt_row_check_names(const RtRow *row, const AttrNumber *atts, int n);
 extern void rt_row_check_json(const RtRow *row, AttrNumber att, bool array);
 extern void rt_row_violation(const RtRow *row, AttrNumber att, const char *detail);
+extern int64 rt_row_amount(const RtRow *row, AttrNumber att);
+extern void rt_row_check_cost(const RtRow *row, AttrNumber att);
 extern void rt_row_require(const RtRow *row, AttrNumber att);
 
 #define rt_row_isnull(row, att) ((row)->nulls[(att) -1])

@@ -11,6 +11,7 @@
 #include "postgres.h"
 
 #include "fmgr.h"
+#include "pgtime.h"
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
@@ -65,6 +66,8 @@ extern int rt_max_sleep_s;
 extern int rt_batch_size;
 extern int rt_batch_timeout_ms;
 extern int rt_fold_interval_ms;
+extern int rt_session_timeout_s;
+extern pg_tz *rt_time_zone;
 
 extern void rt_guc_init(void);
 

@@ -34,6 +34,7 @@ hash_key(const void *key, Size size)
 	const RtStatKey *k = key;
 	uint32 hash = hash_bytes((const unsigned char *) &k->period_at, sizeof(k->period_at));
 
+	hash = hash_combine(hash, (uint32) k->usage_on);
 	for (int i = 0; i < RT_NSTATNAMES; i++)
 		hash = hash_combine(hash, hash_bytes((const unsigned char *) k->names[i], k->lens[i]));
 	return hash;
@@ -57,6 +58,8 @@ compare_keys(const void *key1, const void *key2, Size size)
 	}
 	if (a->period_at != b->period_at)
 		return a->period_at < b->period_at ? -1 : 1;
+	if (a->usage_on != b->usage_on)
+		return a->usage_on < b->usage_on ? -1 : 1;
 	return (int) a->all_users - (int) b->all_users;
 }
 
@@ -231,6 +234,8 @@ append_delta(RtWriter *writer, const RtStat *stat, Datum zero)
 	rt_writer_blank(writer);
 	rt_writer_set(writer, RT_ATT(t, stat_deltas, period_at),
 				  TimestampTzGetDatum(stat->key.period_at), false);
+	rt_writer_set(writer, RT_ATT(t, stat_deltas, usage_on), DateADTGetDatum(stat->key.usage_on),
+				  stat->key.usage_on == DATEVAL_NOBEGIN);
 	put_name(writer, RT_ATT(t, stat_deltas, source), stat, RT_STAT_SOURCE);
 	put_name(writer, RT_ATT(t, stat_deltas, user_id), stat, RT_STAT_USER_ID);
 	put_name(writer, RT_ATT(t, stat_deltas, kind), stat, RT_STAT_KIND);

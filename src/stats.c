@@ -33,6 +33,7 @@
 
 #include "runs.h"
 #include "stats.h"
+#include "usage.h"
 #include "totals.h"
 #include "writer.h"
 
@@ -140,6 +141,7 @@ static void
 begin_key(RtStatKey *key, const char *source, const char *phase)
 {
 	memset(key, 0, sizeof(RtStatKey));
+	key->usage_on = DATEVAL_NOBEGIN;
 	for (int i = 0; i < RT_NSTATNAMES; i++)
 		rt_stat_name(key, i, NULL);
 	rt_stat_name(key, RT_STAT_SOURCE, source);
@@ -238,11 +240,12 @@ find_run(RtStats *stats, const pg_uuid_t *run_id)
 	return stats->last;
 }
 
-/* A task has finished, with this outcome. */
+/* A task has finished, with this outcome.  Whether it was usage, its row says. */
 static void
 count_finished_task(RtStats *stats, const RtStatRun *run, TupleTableSlot *row, const RtTable *t,
 					const char *phase, int sign)
 {
+	AttrNumber usage_at = RT_ATT(t, tasks, usage_at);
 	AttrNumber first_token = RT_ATT(t, tasks, time_to_first_token_ms);
 	AttrNumber model = RT_ATT(t, tasks, model);
 	bool isnull;
@@ -261,6 +264,9 @@ count_finished_task(RtStats *stats, const RtStatRun *run, TupleTableSlot *row, c
 	(void) slot_getattr(row, model, &isnull);
 	name_from(&key, RT_STAT_MODEL, row, isnull ? RT_ATT(t, tasks, response_model) : model);
 	key.period_at = hour_of(count_from(row, RT_ATT(t, tasks, finished_at)));
+	(void) slot_getattr(row, usage_at, &isnull);
+	if (!isnull)
+		key.usage_on = rt_usage_day(count_from(row, usage_at));
 
 	stat = rt_stats_get(stats, &key);
 	rt_stat_count(stat, RT_STAT_FINISHED, sign);
@@ -395,6 +401,46 @@ rt_stats_change_task(RtStats *stats, const RtChanges *changes, const RtTable *t)
 							rt_phase_names[after], 1);
 	else if (changes->old)
 		count_finished_task(stats, run_of(stats, changes->old, t), changes->old, t, RETRIED, 1);
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(stats->row_context);
+}
+
+/* What was recorded as usage. */
+static void
+count_usage(RtStats *stats, TupleTableSlot *row, const RtTable *t, int sign)
+{
+	TimestampTz used_at = count_from(row, RT_ATT(t, usage_records, used_at));
+	bool isnull;
+	RtStatKey key;
+	RtStat *stat;
+
+	begin_key(&key, "usage", NULL);
+	name_from(&key, RT_STAT_USER_ID, row, RT_ATT(t, usage_records, user_id));
+	key.period_at = hour_of(used_at);
+	key.usage_on = rt_usage_day(used_at);
+	stat = rt_stats_get(stats, &key);
+	rt_stat_count(stat, RT_STAT_FINISHED,
+				  sign * DatumGetInt32(
+							 slot_getattr(row, RT_ATT(t, usage_records, requests), &isnull)));
+	rt_stat_count(stat, RT_STAT_INPUT_TOKENS,
+				  sign * count_from(row, RT_ATT(t, usage_records, input_tokens)));
+	rt_stat_count(stat, RT_STAT_OUTPUT_TOKENS,
+				  sign * count_from(row, RT_ATT(t, usage_records, output_tokens)));
+	rt_stat_count(stat, RT_STAT_TOTAL_TOKENS,
+				  sign * count_from(row, RT_ATT(t, usage_records, total_tokens)));
+	rt_stat_cost(stats, stat, slot_getattr(row, RT_ATT(t, usage_records, cost), &isnull), sign);
+}
+
+/* Count an entry of usage_records, or the difference that its correction makes. */
+void
+rt_stats_change_usage(RtStats *stats, const RtChanges *changes, const RtTable *t)
+{
+	MemoryContext old = MemoryContextSwitchTo(stats->row_context);
+
+	if (changes->old && changes->new)
+		count_usage(stats, changes->old, t, -1);
+	if (changes->new)
+		count_usage(stats, changes->new, t, 1);
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(stats->row_context);
 }

@@ -9,6 +9,7 @@
 #define RT_STATS_H
 
 #include "utils/array.h"
+#include "utils/date.h"
 #include "utils/hsearch.h"
 
 #include "catalog.h"
@@ -62,6 +63,7 @@ typedef enum RtStatName
 typedef struct RtStatKey
 {
 	TimestampTz period_at;
+	DateADT usage_on; /* of deltas: the day that it counts as usage; DATEVAL_NOBEGIN: it does not */
 	bool all_users;
 	int lens[RT_NSTATNAMES];
 	const char *names[RT_NSTATNAMES]; /* not terminated */
@@ -125,6 +127,7 @@ extern bool rt_stat_is_zero(const RtStat *stat);
 
 extern void rt_stats_truncate_runs(void);
 extern void rt_stats_change_run(RtStats *stats, const RtChanges *changes, const RtTable *t);
+extern void rt_stats_change_usage(RtStats *stats, const RtChanges *changes, const RtTable *t);
 extern void rt_stats_change_task(RtStats *stats, const RtChanges *changes, const RtTable *t);
 
 /* ---- stats_fold.c ---- */

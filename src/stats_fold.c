@@ -27,6 +27,7 @@
 #include "tcop/utility.h"
 #include "storage/lock.h"
 #include "utils/builtins.h"
+#include "utils/datetime.h"
 #include "utils/fmgroids.h"
 #include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
@@ -62,6 +63,7 @@ PG_FUNCTION_INFO_V1(run_tracker_fold_statistics);
 typedef struct Delta
 {
 	RtStatKey key;
+	DateADT usage_on;
 	int64 counts[RT_NSTATCOUNTERS];
 	Datum cost;
 	Datum durations; /* 0: none */
@@ -98,6 +100,7 @@ get_array(TupleTableSlot *row, AttrNumber att)
 static void
 decode_delta(Delta *delta, TupleTableSlot *row, const RtTable *t)
 {
+	Datum usage_on;
 	bool isnull;
 
 	memset(delta, 0, sizeof(Delta));
@@ -112,6 +115,9 @@ decode_delta(Delta *delta, TupleTableSlot *row, const RtTable *t)
 	get_name(&delta->key, RT_STAT_OPERATION, row, RT_ATT(t, stat_deltas, operation));
 	get_name(&delta->key, RT_STAT_PHASE, row, RT_ATT(t, stat_deltas, phase));
 	delta->key.period_at = get_int64(row, RT_ATT(t, stat_deltas, period_at));
+	usage_on = slot_getattr(row, RT_ATT(t, stat_deltas, usage_on), &isnull);
+	delta->usage_on = isnull ? DATEVAL_NOBEGIN : DatumGetDateADT(usage_on);
+	delta->key.usage_on = DATEVAL_NOBEGIN;
 	delta->counts[RT_STAT_CREATED] = get_int64(row, RT_ATT(t, stat_deltas, created_count));
 	delta->counts[RT_STAT_FINISHED] = get_int64(row, RT_ATT(t, stat_deltas, finished_count));
 	delta->counts[RT_STAT_INPUT_TOKENS] = get_int64(row, RT_ATT(t, stat_deltas, input_tokens));
@@ -207,11 +213,45 @@ tasks_of_runs(Delta *delta)
 	delta->first_tokens = (Datum) 0;
 }
 
+/* Add what is usage to the sums of the user's day and month.  They are dates, at midnight of UTC.
+ */
+static void
+add_usage(RtStats *stats, const Delta *delta)
+{
+	Delta usage = *delta;
+	RtStatKey *key = &usage.key;
+	int year;
+	int month;
+	int day;
+
+	for (int i = 0; i < RT_NSTATNAMES; i++)
+		if (i != RT_STAT_USER_ID)
+			rt_stat_name(key, i, NULL);
+	rt_stat_name(key, RT_STAT_SOURCE, "usage");
+	usage.counts[RT_STAT_DURATION_MS] = 0;
+	usage.counts[RT_STAT_FIRST_TOKEN_MS] = 0;
+	usage.durations = (Datum) 0;
+	usage.first_tokens = (Datum) 0;
+
+	rt_stat_name(key, RT_STAT_PERIOD, "day");
+	key->period_at = delta->usage_on * USECS_PER_DAY;
+	add_to(stats, *key, &usage, OF_USER);
+	j2date(delta->usage_on + POSTGRES_EPOCH_JDATE, &year, &month, &day);
+	rt_stat_name(key, RT_STAT_PERIOD, "month");
+	key->period_at = (date2j(year, month, 1) - POSTGRES_EPOCH_JDATE) * USECS_PER_DAY;
+	add_to(stats, *key, &usage, OF_USER);
+}
+
 /* Add a delta to all sums that it belongs to. */
 static void
 add_delta(RtStats *stats, Delta *delta)
 {
 	RtStatKey key;
+
+	if (delta->usage_on != DATEVAL_NOBEGIN)
+		add_usage(stats, delta);
+	if (name_is(&delta->key, RT_STAT_SOURCE, "usage"))
+		return;
 
 	if (name_is(&delta->key, RT_STAT_SOURCE, "task"))
 	{

@@ -26,18 +26,18 @@ static RtPlan find_task = {"SELECT lifecycle, status, attempt FROM run_tracker.t
 
 /*
  * create_task(run_id, task_id, name, service, operation, provider, model, request,
- * parent_task_id, lifecycle, metadata) → task_id
+ * parent_task_id, lifecycle, metadata, reservation_id) → task_id
  */
 Datum
 run_tracker_create_task(PG_FUNCTION_ARGS)
 {
 	static RtPlan plan =
 		{"INSERT INTO run_tracker.tasks (run_id, task_id, name, service, operation, provider, model, "
-		 "request, parent_task_id, lifecycle, metadata) "
-		 "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) RETURNING task_id",
-		 11,
+		 "request, parent_task_id, lifecycle, metadata, reservation_id) "
+		 "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) RETURNING task_id",
+		 12,
 		 {UUIDOID, UUIDOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, JSONBOID, UUIDOID, TEXTOID,
-		  JSONBOID}};
+		  JSONBOID, UUIDOID}};
 
 	rt_call_require(fcinfo, 0, "run_id");
 	rt_run_require(PG_GETARG_DATUM(0));

@@ -29,6 +29,7 @@
 #include "runs.h"
 #include "stats.h"
 #include "totals.h"
+#include "usage.h"
 
 PG_FUNCTION_INFO_V1(run_tracker_tasks_before);
 PG_FUNCTION_INFO_V1(run_tracker_tasks_after);
@@ -38,41 +39,16 @@ PG_FUNCTION_INFO_V1(run_tracker_tasks_after);
  * ----------------------------------------------------------------
  */
 
-/* beyond this, sums over many tasks could leave the range of bigint */
-#define RT_MAX_AMOUNT INT64CONST(1000000000000)
-#define RT_MAX_SCALE  40
-
-/* A number of tokens or milliseconds; 0 for null, 23514 if negative. */
-static int64
-amount(const RtRow *row, AttrNumber att)
-{
-	int64 value;
-
-	if (rt_row_isnull(row, att))
-		return 0;
-	value = DatumGetInt64(rt_row_get(row, att));
-	if (value > RT_MAX_AMOUNT)
-		rt_row_violation(row, att,
-						 psprintf("The value is %lld, at most %lld is possible.", (long long) value,
-								  (long long) RT_MAX_AMOUNT));
-	if (value < 0)
-		rt_row_violation(row, att,
-						 psprintf("The value is %lld, it must not be negative.",
-								  (long long) value));
-	return value;
-}
-
 static void
 check_values(const RtRow *row)
 {
 	const RtTable *t = row->table;
-	int64 input = amount(row, RT_ATT(t, tasks, input_tokens));
-	int64 output = amount(row, RT_ATT(t, tasks, output_tokens));
-	int64 cache_read = amount(row, RT_ATT(t, tasks, cache_read_input_tokens));
-	int64 cache_creation = amount(row, RT_ATT(t, tasks, cache_creation_input_tokens));
-	int64 reasoning = amount(row, RT_ATT(t, tasks, reasoning_output_tokens));
+	int64 input = rt_row_amount(row, RT_ATT(t, tasks, input_tokens));
+	int64 output = rt_row_amount(row, RT_ATT(t, tasks, output_tokens));
+	int64 cache_read = rt_row_amount(row, RT_ATT(t, tasks, cache_read_input_tokens));
+	int64 cache_creation = rt_row_amount(row, RT_ATT(t, tasks, cache_creation_input_tokens));
+	int64 reasoning = rt_row_amount(row, RT_ATT(t, tasks, reasoning_output_tokens));
 	int64 cached;
-	AttrNumber cost = RT_ATT(t, tasks, cost);
 	AttrNumber names[] = {RT_ATT(t, tasks, service),	   RT_ATT(t, tasks, name),
 						  RT_ATT(t, tasks, operation),	   RT_ATT(t, tasks, provider),
 						  RT_ATT(t, tasks, model),		   RT_ATT(t, tasks, response_model),
@@ -80,8 +56,8 @@ check_values(const RtRow *row)
 						  RT_ATT(t, tasks, cost_source)};
 
 	rt_row_check_names(row, names, lengthof(names));
-	(void) amount(row, RT_ATT(t, tasks, total_tokens));
-	(void) amount(row, RT_ATT(t, tasks, time_to_first_token_ms));
+	(void) rt_row_amount(row, RT_ATT(t, tasks, total_tokens));
+	(void) rt_row_amount(row, RT_ATT(t, tasks, time_to_first_token_ms));
 
 	if (!rt_row_isnull(row, RT_ATT(t, tasks, input_tokens)) &&
 		(pg_add_s64_overflow(cache_read, cache_creation, &cached) || cached > input))
@@ -96,26 +72,7 @@ check_values(const RtRow *row)
 								  "than %lld reasoning tokens.",
 								  (long long) output, (long long) reasoning));
 
-	if (!rt_row_isnull(row, cost) && (row->old == NULL || rt_row_differs(row, cost)))
-	{
-		Datum value = rt_row_get(row, cost);
-		Datum zero = DirectFunctionCall1(int8_numeric, Int64GetDatum(0));
-		Datum bound = DirectFunctionCall1(int8_numeric, Int64GetDatum(RT_MAX_AMOUNT));
-
-		/* NaN is greater than every number */
-		if (DatumGetBool(DirectFunctionCall2(numeric_lt, value, zero)) ||
-			DatumGetBool(DirectFunctionCall2(numeric_gt, value, bound)))
-			rt_row_violation(row, cost,
-							 psprintf("The cost is %s, it must be a number from 0 to %lld.",
-									  DatumGetCString(DirectFunctionCall1(numeric_out, value)),
-									  (long long) RT_MAX_AMOUNT));
-		/* every sum has as many digits as the longest cost */
-		if (DatumGetInt32(DirectFunctionCall1(numeric_scale, value)) > RT_MAX_SCALE)
-			rt_row_violation(row, cost,
-							 psprintf("The cost has more than %d digits after the decimal point.",
-									  RT_MAX_SCALE));
-	}
-
+	rt_row_check_cost(row, RT_ATT(t, tasks, cost));
 	rt_row_check_json(row, RT_ATT(t, tasks, metadata), false);
 	rt_row_check_size(row);
 }
@@ -142,7 +99,7 @@ set_total_tokens(RtRow *row)
 					(row->old_nulls[output - 1] ? 0 : DatumGetInt64(row->old_values[output - 1])))
 			return;
 	}
-	if (pg_add_s64_overflow(amount(row, input), amount(row, output), &sum))
+	if (pg_add_s64_overflow(rt_row_amount(row, input), rt_row_amount(row, output), &sum))
 		ereport(ERROR, (errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
 						errmsg("total tokens out of range"), errtablecol(row->rel, total)));
 	rt_row_set(row, total, Int64GetDatum(sum));
@@ -204,6 +161,33 @@ note_first_token(RtRow *row)
 	rt_row_set(row, first, Int64GetDatum(rt_elapsed_ms(since, GetCurrentTimestamp())));
 }
 
+/* A task counts as usage from when it finishes; what is inserted as finished is no usage. */
+static void
+note_usage(RtRow *row, RtMove move, AttrNumber finished_at)
+{
+	AttrNumber usage_at = RT_ATT(row->table, tasks, usage_at);
+
+	if (move == RT_MOVE_FINISH)
+		rt_row_set(row, usage_at, rt_row_get(row, finished_at));
+	else if (move == RT_MOVE_RETRY)
+		rt_row_set_null(row, usage_at);
+	else
+		rt_row_keep(row, usage_at);
+}
+
+/* The reservation that a task is given must be one of its user's. */
+static void
+check_reservation(const RtRow *row)
+{
+	const RtTable *t = row->table;
+	AttrNumber reservation_id = RT_ATT(t, tasks, reservation_id);
+
+	if (!rt_row_isnull(row, reservation_id) &&
+		(row->old == NULL || rt_row_differs(row, reservation_id)))
+		rt_reservation_check(rt_row_get(row, reservation_id),
+							 rt_row_get(row, RT_ATT(t, tasks, user_id)));
+}
+
 /* BEFORE INSERT OR UPDATE FOR EACH ROW on tasks: the lifecycle, and derived columns. */
 Datum
 run_tracker_tasks_before(PG_FUNCTION_ARGS)
@@ -220,6 +204,7 @@ run_tracker_tasks_before(PG_FUNCTION_ARGS)
 		rt_run_adopt(&row, RT_ATT(t, tasks, run_id), RT_ATT(t, tasks, user_id));
 		rt_row_default_id(&row, RT_ATT(t, tasks, task_id));
 		(void) rt_status_insert(&row, &c, "task", rt_identity_is_service());
+		check_reservation(&row);
 	}
 	else
 	{
@@ -237,6 +222,8 @@ run_tracker_tasks_before(PG_FUNCTION_ARGS)
 		else
 			note_first_token(&row);
 		rt_response_complete(&row);
+		note_usage(&row, move, c.finished_at);
+		check_reservation(&row);
 		if ((move == RT_MOVE_RETRY || moved) &&
 			RT_PHASE_IS_OPEN(rt_phase_decode(rt_row_get(&row, c.phase))))
 			rt_run_require_open(DatumGetUUIDP(rt_row_get(&row, run_id)), true);
@@ -376,6 +363,8 @@ run_tracker_tasks_after(PG_FUNCTION_ARGS)
 	RtFold *fold = rt_fold_begin();
 	RtStats *stats = rt_stats_begin();
 	RtResponses *responses = NULL;
+	RtSettlements *settlements = NULL;
+	RtRetries retries = {.open = false};
 	History history = {0};
 	RtChanges changes;
 	RtDelta **deltas;
@@ -389,10 +378,13 @@ run_tracker_tasks_after(PG_FUNCTION_ARGS)
 		rt_fold_change(fold, &changes, t, run_id, task_contribution);
 		rt_stats_change_task(stats, &changes, t);
 		rt_responses_note(&responses, &changes, t);
+		rt_settlements_note(&settlements, &changes, t);
+		rt_retries_note(&retries, &changes, t);
 		if (rt_task_transitions && changes.old && changes.new)
 			note_transition(&history, &changes, t);
 	}
 	rt_changes_end(&changes);
+	rt_retries_end(&retries);
 	n = rt_fold_deltas(fold, &deltas);
 
 	for (int i = 0; i < n; i++)
@@ -413,6 +405,7 @@ run_tracker_tasks_after(PG_FUNCTION_ARGS)
 		rt_open_runs_touch(deltas, n);
 	rt_responses_forget(responses);
 	rt_stats_end(stats);
+	rt_settlements_apply(settlements);
 	rt_transitions_write(history.transitions, history.n);
 	rt_fold_end(fold);
 	return PointerGetDatum(NULL);

@@ -48,6 +48,7 @@
 #include "identity.h"
 #include "open_runs.h"
 #include "runs.h"
+#include "usage.h"
 #include "writer.h"
 
 PG_FUNCTION_INFO_V1(run_tracker_expire_runs);
@@ -60,6 +61,10 @@ PG_FUNCTION_INFO_V1(run_tracker_expire_runs);
 
 /* a pass gives up after so many runs that others are in the way of: they may wait for its locks */
 #define MAX_BLOCKED 2
+
+/* reservations that a pass releases, at most, and when it goes on */
+#define RESERVATIONS		  1000
+#define RESERVATIONS_RETRY_US (100 * INT64CONST(1000))
 
 /* rows that a pass looks at, at most, for each run that it may end */
 #define LOOKS_PER_RUN 20
@@ -428,6 +433,38 @@ end_due(RtPassState *state)
 	}
 }
 
+/* Step: release reservations that have expired. */
+static void
+expire_reservations(void *pass_state, void *arg)
+{
+	rt_reservations_expire(((RtPassState *) pass_state)->pass->now, RESERVATIONS);
+}
+
+/* Release what has been reserved for too long; it does not count any more in any case. */
+static void
+release_reservations(RtPassState *state)
+{
+	RtPass *pass = state->pass;
+	TimestampTz next = rt_reservations_next();
+
+	if (next <= pass->now)
+	{
+		ErrorData *error = attempt(state, expire_reservations, NULL);
+
+		next = rt_reservations_next();
+		if (error && !is_transient(error->sqlerrcode))
+		{
+			next = Max(next, pass->now + PUT_OFF_US);
+			if (pass->error == NULL)
+				pass->error = MemoryContextStrdup(state->context, error->message);
+		}
+		/* others are settling them, or there are more */
+		else if (next <= pass->now)
+			next = pass->now + RESERVATIONS_RETRY_US;
+	}
+	pass->next_at = Min(pass->next_at, next);
+}
+
 /*
  * One pass, in the transaction and with the rights of the caller, who has an active
  * snapshot and sets the first fields of pass; the others begin as zero.
@@ -453,6 +490,7 @@ rt_timeouts_pass(RtPass *pass)
 	find_due(&state, index);
 	end_due(&state);
 	find_next(&state, index);
+	release_reservations(&state);
 
 	pfree(state.due);
 	MemoryContextDelete(state.row_context);

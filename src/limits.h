@@ -1,0 +1,42 @@
+/*-------------------------------------------------------------------------
+ *
+ * limits.h
+ *		Accounts, their tiers, and what these allow.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef RT_LIMITS_H
+#define RT_LIMITS_H
+
+#include "fmgr.h"
+#include "utils/jsonb.h"
+
+/* no user id is longer than that, in bytes; nor any other name that state is kept by */
+#define RT_MAX_NAME_BYTES 512
+
+/* What a user may do. */
+typedef struct RtLimits
+{
+	const char *tier;
+	int64 monthly_tokens; /* these: -1 is no limit */
+	int64 daily_requests;
+	int64 concurrent_sessions;
+	Datum monthly_cost;	   /* numeric; 0: no limit */
+	Jsonb *rate_limits;	   /* of the tier, or NULL */
+	Jsonb *rate_overrides; /* of the account, or NULL */
+} RtLimits;
+
+/* How often something may be done. */
+typedef struct RtRate
+{
+	int64 limit;
+	int64 window_us;
+} RtRate;
+
+extern void rt_limits_read(Datum user_id, RtLimits *limits);
+extern bool rt_limits_rate(const RtLimits *limits, const char *endpoint, int len, RtRate *rate,
+						   bool *shared);
+extern void rt_limits_lock(Datum user_id);
+extern Datum rt_limits_user(FunctionCallInfo fcinfo, int arg);
+
+#endif /* RT_LIMITS_H */
