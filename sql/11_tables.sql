@@ -36,7 +36,7 @@ LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT '{runs,tasks,response_chunks,messages,logs,retrievals,artifacts,transitions,run_totals,open_runs,stat_deltas,
              stat_totals,usage_records,reservations,lifecycles,accounts,tiers,sessions,session_deltas,session_snapshots,
-             breakers}'::text[]
+             breakers,finish_handlers}'::text[]
 $$;
 COMMENT ON FUNCTION run_tracker.own_tables() IS
 'Internal: the tables that install() makes, in the order in which they are locked.';

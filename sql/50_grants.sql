@@ -45,7 +45,8 @@ AS $$
         || CASE WHEN whom = 'service' THEN
             '{define_lifecycle,drop_lifecycle,rebuild_totals,claim_runs,expire_runs,purge_runs,schedule_maintenance,
               unschedule_maintenance,has_cron,wake_worker,worker_state,fold_statistics,purge_usage,forget_reservations,
-              purge_sessions,reset_rate_limit,breaker_allow,breaker_allow_or_fail,breaker_record,reset_breaker}'::text[]
+              purge_sessions,reset_rate_limit,breaker_allow,breaker_allow_or_fail,breaker_record,reset_breaker,
+              on_finish,drop_on_finish}'::text[]
            ELSE '{}' END
 $$;
 COMMENT ON FUNCTION run_tracker.functions_for(text) IS
@@ -136,7 +137,7 @@ BEGIN
         -- bookkeeping is for triggers to write
         IF tab = ANY ('{run_tracker.response_chunks,run_tracker.transitions,run_tracker.run_totals,run_tracker.open_runs,
                         run_tracker.stat_deltas,run_tracker.stat_totals,run_tracker.reservations,
-                        run_tracker.session_deltas,run_tracker.session_snapshots}'::regclass[]) THEN
+                        run_tracker.session_deltas,run_tracker.session_snapshots,run_tracker.finish_handlers}'::regclass[]) THEN
             EXECUTE format('GRANT SELECT ON %s TO %s', tab, role);
         ELSE
             EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON %s TO %s', tab, role);

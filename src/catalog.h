@@ -240,6 +240,15 @@
 	X(stat_totals, first_token_ms, INT8OID, true) \
 	X(stat_totals, first_tokens, INT8ARRAYOID, false)
 
+#define RT_COLUMNS_finish_handlers(X) \
+	X(finish_handlers, handler_id, UUIDOID, true) \
+	X(finish_handlers, kind_or_lifecycle, TEXTOID, false) \
+	X(finish_handlers, function, TEXTOID, true) \
+	X(finish_handlers, role, TEXTOID, true) \
+	X(finish_handlers, search_path, TEXTOID, true) \
+	X(finish_handlers, on_error, TEXTOID, true) \
+	X(finish_handlers, created_at, TIMESTAMPTZOID, true)
+
 #define RT_COLUMNS_tiers(X) \
 	X(tiers, name, TEXTOID, true) \
 	X(tiers, monthly_tokens, INT8OID, false) \
@@ -329,7 +338,7 @@
 	X(runs) X(tasks) X(response_chunks) X(messages) X(logs) X(retrievals) X(artifacts)             \
 		X(transitions) X(run_totals) X(open_runs) X(stat_deltas) X(stat_totals) X(lifecycles)      \
 			X(tiers) X(accounts) X(usage_records) X(reservations) X(breakers)                      \
-				X(sessions) X(session_deltas) X(session_snapshots)
+				X(sessions) X(session_deltas) X(session_snapshots) X(finish_handlers)
 
 /* clang-format on */
 

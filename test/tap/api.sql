@@ -247,6 +247,9 @@ SELECT set_eq(
     ('unschedule_maintenance() bigint'),
     ('has_cron() boolean'),
     -- administration
+    -- functions that are called when a run finishes
+    ('on_finish(kind_or_lifecycle text, function regprocedure, on_error text DEFAULT ''fail''::text) uuid'),
+    ('drop_on_finish(handler_id uuid?, kind_or_lifecycle text?, function regprocedure?) boolean'),
     ('install() text'),
     ('set_owner(role regrole) void'),
     ('grant_reader(role regrole) void'),
@@ -297,7 +300,9 @@ SELECT set_eq(
           'lifecycles_after', 'runs_before', 'runs_after', 'tasks_before', 'tasks_after', 'messages_before',
           'messages_after', 'logs_before', 'logs_after', 'retrievals_before', 'retrievals_after', 'artifacts_before',
           'artifacts_after', 'require_tables', 'histogram_bucket', 'histogram_bound', 'histogram_quantile', 'histogram_count',
-          'histogram_accumulate', 'histogram_result', 'merge_histograms'],
+          'histogram_accumulate', 'histogram_result', 'merge_histograms',
+          -- this one registers the search path of its caller
+          'on_finish'],
     'all other functions have the search path pg_catalog, pg_temp');
 SELECT is_empty(
     $$SELECT p.signature FROM our_functions p JOIN pg_language l ON l.oid = p.prolang
@@ -333,7 +338,8 @@ SELECT set_eq(
     ARRAY['table runs', 'table tasks', 'table response_chunks', 'table messages', 'table logs', 'table retrievals',
           'table artifacts', 'table transitions', 'table run_totals', 'table open_runs', 'table stat_deltas',
           'table stat_totals', 'table lifecycles', 'table installation', 'view run_summary', 'view active_runs',
-          'view recent_runs', 'view metrics', 'view worker_status'],
+          'view recent_runs', 'view metrics', 'view worker_status',
+          'table finish_handlers'],
     'there are these tables and views');
 
 -- The columns that clients read and write, in no order: a dump of an older version has another one.
@@ -362,7 +368,8 @@ SELECT is_empty(
 SELECT set_eq(
     $$SELECT relation FROM our_columns WHERE attname = 'user_id' AND type = 'text' AND (attnotnull OR relkind = 'v')$$,
     $$SELECT relname::text FROM our_relations
-      WHERE relkind IN ('r', 'v') AND relname NOT IN ('lifecycles', 'installation', 'worker_status', 'metrics')$$,
+      WHERE relkind IN ('r', 'v') AND relname NOT IN ('lifecycles', 'installation', 'worker_status', 'metrics',
+                                                      'finish_handlers')$$,
     'whatever has rows of users has user_id text NOT NULL');
 
 SELECT is_empty(
@@ -482,7 +489,8 @@ SELECT set_eq(
           'run_totals.run_id', 'run_totals.slot', 'stat_totals.grain', 'stat_totals.period', 'stat_totals.all_users',
           'stat_totals.user_id', 'stat_totals.period_at', 'stat_totals.kind', 'stat_totals.workflow_id', 'stat_totals.mode',
           'stat_totals.provider', 'stat_totals.model', 'stat_totals.operation', 'stat_totals.phase',
-          'lifecycles.name', 'installation.singleton'],
+          'lifecycles.name', 'installation.singleton',
+          'finish_handlers.handler_id', 'finish_handlers.kind_or_lifecycle', 'finish_handlers.function'],
     'no index of the ledger or the totals is on a column that changes while a row is open');
 SELECT set_eq(
     $$SELECT attname FROM indexed_columns WHERE relation = 'open_runs'$$,
@@ -669,8 +677,10 @@ SELECT set_eq(
       UNION ALL SELECT 'function ' || f, 'EXECUTE'
                 FROM unnest('{define_lifecycle,drop_lifecycle,rebuild_totals,claim_runs,expire_runs,purge_runs,
                               schedule_maintenance,unschedule_maintenance,has_cron,wake_worker,worker_state,
-                              fold_statistics}'::text[]) f
-      UNION ALL VALUES ('view worker_status', 'SELECT')
+                              fold_statistics,
+                              on_finish,drop_on_finish}'::text[]) f
+      UNION ALL VALUES ('view worker_status', 'SELECT'),
+                       ('table finish_handlers', 'SELECT')
       UNION     SELECT 'table ' || t, p
                 FROM unnest('{runs,tasks,messages,logs,retrievals,artifacts,lifecycles}'::text[]) t,
                      unnest('{INSERT,UPDATE,DELETE}'::text[]) p$$,
@@ -684,7 +694,7 @@ SELECT is_empty(
     'nobody may hand privileges on');
 SELECT is_empty(
     $$SELECT * FROM all_privileges
-      WHERE object ~ '^table (response_chunks|run_totals|open_runs|transitions|stat_deltas|stat_totals)$'
+      WHERE object ~ '^table (response_chunks|run_totals|open_runs|transitions|stat_deltas|stat_totals|finish_handlers)$'
         AND privilege <> 'SELECT'$$,
     'bookkeeping can only be read, even by services');
 SELECT is_empty(
@@ -698,7 +708,8 @@ SELECT is_empty(
              OR attname = 'duration_ms' AND relation <> 'retrievals'
              OR attname ~ '_at$' AND attname <> 'scheduled_at'
              OR relation IN ('response_chunks', 'run_totals', 'open_runs', 'transitions', 'stat_deltas', 'stat_totals',
-                             'lifecycles', 'installation')
+                             'lifecycles', 'installation',
+                             'finish_handlers')
              OR relkind = 'v'
              OR p = 'UPDATE' AND attname IN ('user_id', 'lifecycle')
              OR p = 'REFERENCES')$$,
@@ -720,7 +731,8 @@ SELECT set_eq(
       FROM our_relations c JOIN pg_policy p ON p.polrelid = c.oid WHERE p.polname = 'service_rows'$$,
     $$SELECT t || ' * true {tap_service} true'
       FROM unnest('{runs,tasks,response_chunks,messages,logs,retrievals,artifacts,transitions,run_totals,open_runs,
-                     stat_deltas,stat_totals,lifecycles}'::text[]) t$$,
+                     stat_deltas,stat_totals,lifecycles,
+                     finish_handlers}'::text[]) t$$,
     'policies of grant_service()');
 SELECT is_empty(
     $$SELECT c.relname::text FROM our_relations c JOIN pg_policy p ON p.polrelid = c.oid
