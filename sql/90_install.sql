@@ -24,6 +24,8 @@ BEGIN
           -- what belongs to the extension stays with it
           AND NOT EXISTS (SELECT FROM pg_depend d
                           WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+          -- and so does what says as whom functions run
+          AND c.relname <> 'finish_handlers'
     LOOP
         EXECUTE format('ALTER %s %s OWNER TO %s',
                        CASE rel.relkind WHEN 'v' THEN 'VIEW' WHEN 'm' THEN 'MATERIALIZED VIEW' ELSE 'TABLE' END,
@@ -59,15 +61,16 @@ BEGIN
     SELECT c.oid::regclass AS name, c.relowner::regrole AS owner INTO rel
     FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner
     WHERE c.relnamespace = 'run_tracker'::regnamespace
-      AND c.relname IN ('runs', 'lifecycles', 'tasks', 'response_chunks', 'messages', 'logs', 'retrievals', 'artifacts',
-                        'transitions', 'run_totals', 'open_runs', 'stat_deltas', 'stat_totals', 'run_summary',
-                        'active_runs', 'recent_runs', 'tiers', 'accounts', 'usage_records',
-                                'reservations', 'usage', 'breakers', 'installation')
-      AND NOT r.rolsuper AND r.rolname <> CURRENT_USER AND c.relowner IS DISTINCT FROM owner
+      AND c.relname = ANY (run_tracker.own_tables() || run_tracker.own_views() || 'installation'::text)
+      AND NOT r.rolsuper AND r.rolname <> CURRENT_USER
+      -- whoever writes finish_handlers says as whom functions run
+      AND (c.relowner IS DISTINCT FROM owner OR c.relname = 'finish_handlers')
     LIMIT 1;
     IF FOUND THEN
         RAISE EXCEPTION 'relation "%" belongs to role "%"', rel.name, rel.owner
-            USING ERRCODE = 'insufficient_privilege', HINT = 'Rename or drop it, or hand it to the owner of run_tracker.runs.';
+            USING ERRCODE = 'insufficient_privilege', HINT = CASE rel.name WHEN 'run_tracker.finish_handlers'::regclass
+                                THEN 'Rename or drop it, or look at its rows and hand it to a superuser.'
+                                ELSE 'Rename or drop it, or hand it to the owner of run_tracker.runs.' END;
     END IF;
     PERFORM run_tracker.lock_tables();
     PERFORM run_tracker.install_lifecycles();
@@ -82,8 +85,10 @@ BEGIN
     PERFORM run_tracker.install_totals();
     PERFORM run_tracker.install_open_runs();
     PERFORM run_tracker.install_statistics();
+    PERFORM run_tracker.install_on_finish();
     PERFORM run_tracker.install_accounts();
     PERFORM run_tracker.install_usage();
+    PERFORM run_tracker.install_sessions();
     PERFORM run_tracker.install_breakers();
     PERFORM run_tracker.install_views();
 
@@ -117,10 +122,8 @@ BEGIN
         FOR rel IN
             SELECT c.oid::regclass AS name, c.relkind FROM pg_class c
             WHERE c.relnamespace = 'run_tracker'::regnamespace AND c.relkind IN ('r', 'v') AND c.relowner <> owner
-              AND c.relname IN ('lifecycles', 'tasks', 'response_chunks', 'messages', 'logs', 'retrievals', 'artifacts',
-                                'transitions', 'run_totals', 'open_runs', 'stat_deltas', 'stat_totals', 'run_summary',
-                                'active_runs', 'recent_runs', 'tiers', 'accounts', 'usage_records',
-                                'reservations', 'usage', 'breakers', 'installation')
+              AND c.relname = ANY (run_tracker.own_tables() || run_tracker.own_views() || 'installation'::text)
+              AND c.relname <> 'finish_handlers'
         LOOP
             EXECUTE format('ALTER %s %s OWNER TO %s', CASE rel.relkind WHEN 'v' THEN 'VIEW' ELSE 'TABLE' END,
                            rel.name, owner::regrole);
@@ -159,6 +162,12 @@ BEGIN
             'DELETE FROM run_tracker.open_runs o
              WHERE NOT EXISTS (SELECT FROM run_tracker.runs r
                                WHERE r.run_id = o.run_id AND r.phase IN (''queued'', ''active'', ''waiting''))');
+        PERFORM run_tracker.as_owner('run_tracker.session_deltas',
+            'DELETE FROM run_tracker.session_deltas d
+             WHERE NOT EXISTS (SELECT FROM run_tracker.sessions s WHERE s.session_id = d.session_id)');
+        PERFORM run_tracker.as_owner('run_tracker.session_snapshots',
+            'DELETE FROM run_tracker.session_snapshots p
+             WHERE NOT EXISTS (SELECT FROM run_tracker.sessions s WHERE s.session_id = p.session_id)');
         PERFORM run_tracker.rebuild_open_runs();
         PERFORM run_tracker.rebuild_totals();
     END IF;

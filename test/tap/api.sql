@@ -264,6 +264,9 @@ SELECT set_eq(
      'numeric, minimum_calls integer, "window" interval, reset_after interval, opened_at timestamp with time zone, '
      'next_probe_at timestamp with time zone, last_error text, last_error_at timestamp with time zone)'),
     -- administration
+    -- functions that are called when a run finishes
+    ('on_finish(kind_or_lifecycle text, function regprocedure, on_error text DEFAULT ''fail''::text) uuid'),
+    ('drop_on_finish(handler_id uuid?, kind_or_lifecycle text?, function regprocedure?) boolean'),
     ('install() text'),
     ('set_owner(role regrole) void'),
     ('grant_reader(role regrole) void'),
@@ -314,7 +317,9 @@ SELECT set_eq(
           'lifecycles_after', 'runs_before', 'runs_after', 'tasks_before', 'tasks_after', 'messages_before',
           'messages_after', 'logs_before', 'logs_after', 'retrievals_before', 'retrievals_after', 'artifacts_before',
           'artifacts_after', 'require_tables', 'histogram_bucket', 'histogram_bound', 'histogram_quantile', 'histogram_count',
-          'histogram_accumulate', 'histogram_result', 'merge_histograms'],
+          'histogram_accumulate', 'histogram_result', 'merge_histograms',
+          -- this one registers the search path of its caller
+          'on_finish'],
     'all other functions have the search path pg_catalog, pg_temp');
 SELECT is_empty(
     $$SELECT p.signature FROM our_functions p JOIN pg_language l ON l.oid = p.prolang
@@ -351,6 +356,7 @@ SELECT set_eq(
           'table artifacts', 'table transitions', 'table run_totals', 'table open_runs', 'table stat_deltas',
           'table stat_totals', 'table lifecycles', 'table installation', 'view run_summary', 'view active_runs',
           'view recent_runs', 'view metrics', 'view worker_status',
+          'table finish_handlers',
           'table breakers', 'view rate_limits', 'view circuit_breakers'],
     'there are these tables and views');
 
@@ -380,7 +386,9 @@ SELECT is_empty(
 SELECT set_eq(
     $$SELECT relation FROM our_columns WHERE attname = 'user_id' AND type = 'text' AND (attnotnull OR relkind = 'v')$$,
     $$SELECT relname::text FROM our_relations
-      WHERE relkind IN ('r', 'v') AND relname NOT IN ('lifecycles', 'installation', 'worker_status', 'metrics', 'breakers', 'circuit_breakers')$$,
+      WHERE relkind IN ('r', 'v') AND relname NOT IN ('lifecycles', 'installation', 'worker_status', 'metrics',
+                                                      'finish_handlers',
+                                                      'breakers', 'circuit_breakers')$$,
     'whatever has rows of users has user_id text NOT NULL');
 
 SELECT is_empty(
@@ -501,7 +509,9 @@ SELECT set_eq(
           'run_totals.run_id', 'run_totals.slot', 'stat_totals.grain', 'stat_totals.period', 'stat_totals.all_users',
           'stat_totals.user_id', 'stat_totals.period_at', 'stat_totals.kind', 'stat_totals.workflow_id', 'stat_totals.mode',
           'stat_totals.provider', 'stat_totals.model', 'stat_totals.operation', 'stat_totals.phase',
-          'lifecycles.name', 'installation.singleton', 'breakers.name'],
+          'lifecycles.name', 'installation.singleton',
+          'finish_handlers.handler_id', 'finish_handlers.kind_or_lifecycle', 'finish_handlers.function',
+          'breakers.name'],
     'no index of the ledger or the totals is on a column that changes while a row is open');
 SELECT set_eq(
     $$SELECT attname FROM indexed_columns WHERE relation = 'open_runs'$$,
@@ -692,8 +702,10 @@ SELECT set_eq(
                 FROM unnest('{define_lifecycle,drop_lifecycle,rebuild_totals,claim_runs,expire_runs,purge_runs,
                               schedule_maintenance,unschedule_maintenance,has_cron,wake_worker,worker_state,
                               fold_statistics,
+                              on_finish,drop_on_finish,
                               reset_rate_limit,breaker_allow,breaker_allow_or_fail,breaker_record,reset_breaker}'::text[]) f
-      UNION ALL VALUES ('view worker_status', 'SELECT')
+      UNION ALL VALUES ('view worker_status', 'SELECT'),
+                       ('table finish_handlers', 'SELECT')
       UNION     SELECT 'table ' || t, p
                 FROM unnest('{runs,tasks,messages,logs,retrievals,artifacts,lifecycles,breakers}'::text[]) t,
                      unnest('{INSERT,UPDATE,DELETE}'::text[]) p$$,
@@ -707,7 +719,7 @@ SELECT is_empty(
     'nobody may hand privileges on');
 SELECT is_empty(
     $$SELECT * FROM all_privileges
-      WHERE object ~ '^table (response_chunks|run_totals|open_runs|transitions|stat_deltas|stat_totals)$'
+      WHERE object ~ '^table (response_chunks|run_totals|open_runs|transitions|stat_deltas|stat_totals|finish_handlers)$'
         AND privilege <> 'SELECT'$$,
     'bookkeeping can only be read, even by services');
 SELECT is_empty(
@@ -721,7 +733,9 @@ SELECT is_empty(
              OR attname = 'duration_ms' AND relation <> 'retrievals'
              OR attname ~ '_at$' AND attname <> 'scheduled_at'
              OR relation IN ('response_chunks', 'run_totals', 'open_runs', 'transitions', 'stat_deltas', 'stat_totals',
-                             'lifecycles', 'installation', 'breakers')
+                             'lifecycles', 'installation',
+                             'finish_handlers',
+                             'breakers')
              OR relkind = 'v'
              OR p = 'UPDATE' AND attname IN ('user_id', 'lifecycle')
              OR p = 'REFERENCES')$$,
@@ -743,7 +757,9 @@ SELECT set_eq(
       FROM our_relations c JOIN pg_policy p ON p.polrelid = c.oid WHERE p.polname = 'service_rows'$$,
     $$SELECT t || ' * true {tap_service} true'
       FROM unnest('{runs,tasks,response_chunks,messages,logs,retrievals,artifacts,transitions,run_totals,open_runs,
-                     stat_deltas,stat_totals,lifecycles,breakers}'::text[]) t$$,
+                     stat_deltas,stat_totals,lifecycles,
+                     finish_handlers,
+                     breakers}'::text[]) t$$,
     'policies of grant_service()');
 SELECT is_empty(
     $$SELECT c.relname::text FROM our_relations c JOIN pg_policy p ON p.polrelid = c.oid

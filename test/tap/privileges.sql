@@ -125,6 +125,7 @@ INSERT INTO writable VALUES
 ('run_totals', '{}', '{}'),
 ('open_runs', '{}', '{}'),
 ('lifecycles', '{}', '{}'),
+('finish_handlers', '{}', '{}'),
 ('installation', '{}', '{}');
 CREATE TEMP TABLE columns AS
 SELECT a.attname::text COLLATE "default" AS name, w.*
@@ -228,6 +229,11 @@ FROM (VALUES
     ('SELECT run_tracker.schedule_maintenance()'),
     ('SELECT run_tracker.unschedule_maintenance()'),
     ('SELECT run_tracker.wake_worker()'),
+    ('SELECT run_tracker.on_finish(''run'', ''pg_catalog.jsonb_typeof(jsonb)'')'),
+    ('SELECT run_tracker.drop_on_finish()'),
+    ('INSERT INTO run_tracker.finish_handlers (role) VALUES (''postgres'')'),
+    ('TABLE run_tracker.finish_handlers'),
+    ('SELECT run_tracker.install_on_finish()'),
     ('SELECT * FROM run_tracker.worker_state()'),
     ('SELECT * FROM run_tracker.worker_status'),
     ('SET run_tracker.enabled = off'),
@@ -567,8 +573,8 @@ SELECT throws_ok($$SELECT run_tracker.grant_service('tap_who')$$, '42704', NULL,
 SELECT lives_ok($$SELECT run_tracker.set_owner('tap_owner')$$, 'tables can be handed to a role that is no superuser');
 SELECT set_eq($$SELECT DISTINCT c.relowner::regrole::text FROM pg_class c
                 WHERE c.relnamespace = 'run_tracker'::regnamespace AND c.relkind IN ('r', 'v', 'S')
-                  AND c.relname NOT IN ('worker_status', 'metrics')$$,
-              ARRAY['tap_owner'], 'all of them, but the views that are the extension''s');
+                  AND c.relname NOT IN ('worker_status', 'metrics', 'finish_handlers')$$,
+              ARRAY['tap_owner'], 'all of them, but the views that are the extension''s, and what says as whom functions run');
 SELECT set_eq($$SELECT DISTINCT p.proowner::regrole::text FROM pg_proc p WHERE p.pronamespace = 'run_tracker'::regnamespace$$,
               $$SELECT CURRENT_USER::text$$, 'and no function');
 SELECT pg_temp.act_as('tap_client', 'alice') \g /dev/null
