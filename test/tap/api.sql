@@ -378,7 +378,8 @@ SELECT set_eq(
 SELECT set_eq(
     $$SELECT relation || '.' || attname FROM our_columns WHERE type = 'numeric'$$,
     $$SELECT relation || '.' || attname FROM our_columns WHERE attname ~ '(^|_)cost$'
-      UNION ALL VALUES ('artifacts.similarity'), ('metrics.value')$$,
+      UNION ALL VALUES ('artifacts.similarity'), ('metrics.value'),
+                       ('breakers.failure_rate'), ('circuit_breakers.failure_rate')$$,
     'money is numeric');
 SELECT is_empty(
     $$SELECT relation || '.' || attname FROM our_columns WHERE type IN ('real', 'double precision', 'money', 'json')$$,
