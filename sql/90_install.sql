@@ -59,10 +59,7 @@ BEGIN
     SELECT c.oid::regclass AS name, c.relowner::regrole AS owner INTO rel
     FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner
     WHERE c.relnamespace = 'run_tracker'::regnamespace
-      AND c.relname IN ('runs', 'lifecycles', 'tasks', 'response_chunks', 'messages', 'logs', 'retrievals', 'artifacts',
-                        'transitions', 'run_totals', 'open_runs', 'stat_deltas', 'stat_totals', 'run_summary',
-                        'active_runs', 'recent_runs', 'tiers', 'accounts', 'usage_records',
-                                'reservations', 'usage', 'installation', 'sessions', 'session_deltas', 'session_snapshots', 'active_sessions')
+      AND c.relname = ANY (run_tracker.own_tables() || run_tracker.own_views() || 'installation'::text)
       AND NOT r.rolsuper AND r.rolname <> CURRENT_USER AND c.relowner IS DISTINCT FROM owner
     LIMIT 1;
     IF FOUND THEN
@@ -85,6 +82,7 @@ BEGIN
     PERFORM run_tracker.install_accounts();
     PERFORM run_tracker.install_usage();
     PERFORM run_tracker.install_sessions();
+    PERFORM run_tracker.install_breakers();
     PERFORM run_tracker.install_views();
 
     IF to_regclass('run_tracker.installation') IS NULL THEN
@@ -117,11 +115,7 @@ BEGIN
         FOR rel IN
             SELECT c.oid::regclass AS name, c.relkind FROM pg_class c
             WHERE c.relnamespace = 'run_tracker'::regnamespace AND c.relkind IN ('r', 'v') AND c.relowner <> owner
-              AND c.relname IN ('lifecycles', 'tasks', 'response_chunks', 'messages', 'logs', 'retrievals', 'artifacts',
-                                'transitions', 'run_totals', 'open_runs', 'stat_deltas', 'stat_totals', 'run_summary',
-                                'active_runs', 'recent_runs', 'tiers', 'accounts', 'usage_records',
-                                'reservations', 'usage', 'installation', 'sessions', 'session_deltas',
-                                'session_snapshots', 'active_sessions')
+              AND c.relname = ANY (run_tracker.own_tables() || run_tracker.own_views() || 'installation'::text)
         LOOP
             EXECUTE format('ALTER %s %s OWNER TO %s', CASE rel.relkind WHEN 'v' THEN 'VIEW' ELSE 'TABLE' END,
                            rel.name, owner::regrole);
@@ -226,7 +220,8 @@ BEGIN
              pg_catalog.pg_identify_object(d.classid, d.objid, d.objsubid) i
         WHERE e.extname OPERATOR(pg_catalog.=) 'run_tracker'
           AND i.type OPERATOR(pg_catalog.=) ANY ('{table,sequence,view,schema}'::pg_catalog.text[])
-          AND i.identity OPERATOR(pg_catalog.<>) ALL ('{run_tracker.worker_status,run_tracker.metrics}'::pg_catalog.text[])
+          AND i.identity OPERATOR(pg_catalog.<>) ALL ('{run_tracker.worker_status,run_tracker.metrics,
+              run_tracker.rate_limits,run_tracker.circuit_breakers}'::pg_catalog.text[])
     LOOP
         EXECUTE pg_catalog.format('ALTER EXTENSION run_tracker DROP %s %s', o.type, o.identity);
     END LOOP;

@@ -287,6 +287,14 @@
 	X(reservations, expires_at, TIMESTAMPTZOID, true) \
 	X(reservations, ended_at, TIMESTAMPTZOID, false)
 
+#define RT_COLUMNS_breakers(X) \
+	X(breakers, name, TEXTOID, true) \
+	X(breakers, failure_threshold, INT4OID, false) \
+	X(breakers, failure_rate, NUMERICOID, false) \
+	X(breakers, minimum_calls, INT4OID, true) \
+	X(breakers, window, INTERVALOID, true) \
+	X(breakers, reset_after, INTERVALOID, true)
+
 #define RT_COLUMNS_lifecycles(X) \
 	X(lifecycles, name, TEXTOID, true) \
 	X(lifecycles, definition, JSONBOID, true)
@@ -320,7 +328,7 @@
 #define RT_TABLES(X)                                                                               \
 	X(runs) X(tasks) X(response_chunks) X(messages) X(logs) X(retrievals) X(artifacts)             \
 		X(transitions) X(run_totals) X(open_runs) X(stat_deltas) X(stat_totals) X(lifecycles)      \
-			X(tiers) X(accounts) X(usage_records) X(reservations)                                \
+			X(tiers) X(accounts) X(usage_records) X(reservations) X(breakers)                      \
 				X(sessions) X(session_deltas) X(session_snapshots)
 
 /* clang-format on */

@@ -38,6 +38,8 @@
 #include "limits.h"
 #include "notes.h"
 #include "row.h"
+#include "shared.h"
+#include "stats.h"
 #include "usage.h"
 #include "writer.h"
 
@@ -45,6 +47,10 @@ PG_FUNCTION_INFO_V1(run_tracker_reserve_usage);
 PG_FUNCTION_INFO_V1(run_tracker_settle_usage);
 PG_FUNCTION_INFO_V1(run_tracker_release_usage);
 PG_FUNCTION_INFO_V1(run_tracker_forget_reservations);
+
+/* a check that reads more deltas than that wants them folded; by itself, if it must */
+#define FOLD_SOON 200
+#define FOLD_NOW  5000
 
 /* no call takes longer than that */
 #define MAX_TTL_US (30 * USECS_PER_DAY)
@@ -113,6 +119,22 @@ check_cost(const RtUsage *usage, Datum asked, Datum limit)
 			   usage->windows.month_ends_at);
 }
 
+/*
+ * Keep the next checks cheap: have the worker fold what this one had to add up or, where
+ * there is none or it does not get to it, do that.
+ */
+static void
+fold_for(const RtUsage *usage)
+{
+	bool more;
+
+	if (usage->deltas > FOLD_SOON)
+		rt_note_statistics(RT_FOLD_SOON);
+	if (usage->deltas > (rt_shared_available() ? FOLD_NOW : FOLD_SOON) &&
+		!IsolationUsesXactSnapshot())
+		(void) rt_stats_fold(FOLD_NOW, DT_NOEND, false, &more);
+}
+
 /* RT004 unless the quotas of a user, who is locked, leave what is asked for. */
 static void
 check_quotas(Datum user_id, const Request *request)
@@ -129,6 +151,7 @@ check_quotas(Datum user_id, const Request *request)
 	check_count("daily_requests", usage.day_requests, usage.reserved_requests, request->requests,
 				limits.daily_requests, usage.windows.day_ends_at);
 	check_cost(&usage, request->cost, limits.monthly_cost);
+	fold_for(&usage);
 }
 
 /* 22023 for an argument that is out of range. */

@@ -169,6 +169,7 @@ add_deltas(Datum user_id, Snapshot snapshot, RtUsage *usage)
 		Datum usage_on = slot_getattr(probe.slot, RT_ATT(t, stat_deltas, usage_on), &isnull);
 
 		CHECK_FOR_INTERRUPTS();
+		usage->deltas++;
 		/* what is later than today was used before the time zone was changed */
 		if (isnull || DatumGetDateADT(usage_on) < usage->windows.month)
 			continue;

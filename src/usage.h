@@ -34,6 +34,7 @@ typedef struct RtUsage
 	int64 reserved_tokens;
 	int64 reserved_requests;
 	Datum reserved_cost;
+	int64 deltas; /* that were not folded */
 } RtUsage;
 
 /* ---- usage.c ---- */
