@@ -73,6 +73,21 @@ hash_key(Key key)
 
 #include "lib/simplehash.h"
 
+/* The objects that one is in, from the outermost to the innermost. */
+typedef struct Level
+{
+	Piece *object;
+	members_iterator it;  /* through its members */
+	JsonbIterator *patch; /* or through what is merged into it */
+} Level;
+
+typedef struct Path
+{
+	Level *levels;
+	int depth;
+	int size;
+} Path;
+
 struct RtPatched
 {
 	MemoryContext context;
@@ -107,33 +122,68 @@ fill_piece(MemoryContext context, Piece *piece, const JsonbValue *value)
 			copy_bytes(context, value->val.binary.data, value->val.binary.len);
 }
 
+/* Step into an object.  Not by recursion: values may be nested as deep as jsonb may be. */
+static Level *
+step_into(Path *path, Piece *object)
+{
+	Level *level;
+
+	if (path->depth == path->size)
+	{
+		path->size = Max(path->size * 2, 8);
+		path->levels = path->levels ? repalloc_huge(path->levels, path->size * sizeof(Level)) :
+									  palloc(path->size * sizeof(Level));
+	}
+	level = &path->levels[path->depth++];
+	level->object = object;
+	return level;
+}
+
+static void
+empty_value(JsonbValue *value)
+{
+	if (value->type == jbvString)
+		pfree(value->val.string.val);
+	else if (value->type == jbvNumeric)
+		pfree(value->val.numeric);
+	else if (value->type == jbvBinary)
+		pfree(value->val.binary.data);
+	value->type = jbvNull;
+}
+
 /* Free what a piece has; it is to be filled again, or goes away. */
 static void
 empty_piece(Piece *piece)
 {
-	check_stack_depth();
-	if (piece->members)
-	{
-		members_iterator it;
-		Member *member;
+	Path path = {0};
 
-		members_start_iterate(piece->members, &it);
-		while ((member = members_iterate(piece->members, &it)) != NULL)
-		{
-			CHECK_FOR_INTERRUPTS();
-			empty_piece(&member->piece);
-			pfree((char *) member->key.data);
-		}
-		members_destroy(piece->members);
+	if (piece->members == NULL)
+	{
+		empty_value(&piece->value);
+		return;
 	}
-	else if (piece->value.type == jbvString)
-		pfree(piece->value.val.string.val);
-	else if (piece->value.type == jbvNumeric)
-		pfree(piece->value.val.numeric);
-	else if (piece->value.type == jbvBinary)
-		pfree(piece->value.val.binary.data);
-	piece->members = NULL;
-	piece->value.type = jbvNull;
+	members_start_iterate(piece->members, &step_into(&path, piece)->it);
+	while (path.depth > 0)
+	{
+		Level *level = &path.levels[path.depth - 1];
+		Member *member = members_iterate(level->object->members, &level->it);
+
+		CHECK_FOR_INTERRUPTS();
+		if (member == NULL)
+		{
+			members_destroy(level->object->members);
+			level->object->members = NULL;
+			level->object->value.type = jbvNull;
+			path.depth--;
+			continue;
+		}
+		pfree((char *) member->key.data);
+		if (member->piece.members)
+			members_start_iterate(member->piece.members, &step_into(&path, &member->piece)->it);
+		else
+			empty_value(&member->piece.value);
+	}
+	pfree(path.levels);
 }
 
 /* The member of that name of an object, which is null if it is new. */
@@ -206,59 +256,94 @@ open_object(MemoryContext context, Piece *piece)
 	}
 }
 
+static void
+begin_merge(MemoryContext context, Path *path, Piece *piece, JsonbContainer *patch)
+{
+	Level *level;
+	JsonbValue object;
+
+	open_object(context, piece);
+	level = step_into(path, piece);
+	level->patch = JsonbIteratorInit(patch);
+	(void) JsonbIteratorNext(&level->patch, &object, true);
+}
+
 /* Merge a patch that is an object into a piece, as section 2 of RFC 7396 has it. */
 static void
 merge_object(MemoryContext context, Piece *piece, JsonbContainer *patch)
 {
-	JsonbIterator *it = JsonbIteratorInit(patch);
-	JsonbValue key;
-	JsonbValue value;
+	Path path = {0};
 
-	check_stack_depth();
-	open_object(context, piece);
-	(void) JsonbIteratorNext(&it, &key, true);
-	while (JsonbIteratorNext(&it, &key, true) == WJB_KEY)
+	begin_merge(context, &path, piece, patch);
+	while (path.depth > 0)
 	{
+		Level *level = &path.levels[path.depth - 1];
+		JsonbValue key;
+		JsonbValue value;
+
 		CHECK_FOR_INTERRUPTS();
-		(void) JsonbIteratorNext(&it, &value, true);
+		if (JsonbIteratorNext(&level->patch, &key, true) != WJB_KEY)
+		{
+			path.depth--;
+			continue;
+		}
+		(void) JsonbIteratorNext(&level->patch, &value, true);
 		if (value.type == jbvNull)
-			remove_member(piece, &key);
+			remove_member(level->object, &key);
 		else if (is_object(&value))
-			merge_object(context, add_member(context, piece, &key), value.val.binary.data);
+			begin_merge(context, &path, add_member(context, level->object, &key),
+						value.val.binary.data);
 		else
 		{
-			Piece *member = add_member(context, piece, &key);
+			Piece *member = add_member(context, level->object, &key);
 
 			empty_piece(member);
 			fill_piece(context, member, &value);
 		}
 	}
+	pfree(path.levels);
 }
 
-/* Put a piece into a jsonb that is being made. */
-static JsonbValue *
-push_piece(JsonbParseState **state, JsonbIteratorToken token, Piece *piece)
+static void
+begin_object(JsonbParseState **state, Path *path, Piece *object)
 {
-	members_iterator it;
-	Member *member;
-
-	check_stack_depth();
-	if (piece->members == NULL)
-		return pushJsonbValue(state, token, &piece->value);
 	(void) pushJsonbValue(state, WJB_BEGIN_OBJECT, NULL);
-	members_start_iterate(piece->members, &it);
-	while ((member = members_iterate(piece->members, &it)) != NULL)
+	members_start_iterate(object->members, &step_into(path, object)->it);
+}
+
+/* Make jsonb of an object. */
+static JsonbValue *
+build_object(Piece *object)
+{
+	JsonbParseState *state = NULL;
+	JsonbValue *result = NULL;
+	Path path = {0};
+
+	begin_object(&state, &path, object);
+	while (path.depth > 0)
 	{
+		Level *level = &path.levels[path.depth - 1];
+		Member *member = members_iterate(level->object->members, &level->it);
 		JsonbValue key;
 
 		CHECK_FOR_INTERRUPTS();
+		if (member == NULL)
+		{
+			result = pushJsonbValue(&state, WJB_END_OBJECT, NULL);
+			path.depth--;
+			continue;
+		}
 		key.type = jbvString;
 		key.val.string.val = (char *) member->key.data;
 		key.val.string.len = member->key.len;
-		(void) pushJsonbValue(state, WJB_KEY, &key);
-		(void) push_piece(state, WJB_VALUE, &member->piece);
+		(void) pushJsonbValue(&state, WJB_KEY, &key);
+		if (member->piece.members)
+			begin_object(&state, &path, &member->piece);
+		else
+			(void) pushJsonbValue(&state, WJB_VALUE, &member->piece.value);
 	}
-	return pushJsonbValue(state, WJB_END_OBJECT, NULL);
+	pfree(path.levels);
+	return result;
 }
 
 /* ----------------------------------------------------------------
@@ -322,11 +407,8 @@ rt_patched_merge(RtPatched *patched, Jsonb *patch)
 Jsonb *
 rt_patched_result(RtPatched *patched)
 {
-	JsonbParseState *state = NULL;
-
-	if (patched->root.members == NULL)
-		return JsonbValueToJsonb(&patched->root.value);
-	return JsonbValueToJsonb(push_piece(&state, WJB_VALUE, &patched->root));
+	return JsonbValueToJsonb(patched->root.members ? build_object(&patched->root) :
+													 &patched->root.value);
 }
 
 /* merge_patch(target, patch) → jsonb; a target that is null is none, a patch that is null changes

@@ -318,6 +318,7 @@ open_row(RtRow *row)
 	const RtTable *t = row->table;
 	AttrNumber updated_at = RT_ATT(t, sessions, updated_at);
 	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz touched_at = now;
 	RtLimits limits;
 
 	rt_limits_read(set_user(row), &limits);
@@ -326,13 +327,15 @@ open_row(RtRow *row)
 	rt_row_set(row, RT_ATT(t, sessions, version), Int64GetDatum(0));
 	rt_row_set(row, RT_ATT(t, sessions, snapshot_after), Int64GetDatum(RT_SNAPSHOT_SLACK));
 	rt_row_default(row, RT_ATT(t, sessions, created_at), TimestampTzGetDatum(now));
-	if (!rt_row_isnull(row, updated_at) &&
-		(DatumGetTimestampTz(rt_row_get(row, updated_at)) <= now - timeout_us() ||
-		 !rt_row_isnull(row, RT_ATT(t, sessions, closed_at))))
-		now = Min(now, DatumGetTimestampTz(rt_row_get(row, updated_at)));
-	else if (rt_row_isnull(row, RT_ATT(t, sessions, closed_at)))
+	if (!rt_row_isnull(row, updated_at))
+		touched_at = Min(now, DatumGetTimestampTz(rt_row_get(row, updated_at)));
+	if (rt_row_isnull(row, RT_ATT(t, sessions, closed_at)) && touched_at > now - timeout_us())
+	{
 		now = activate(row, DT_NOBEGIN, &limits);
-	set_touched(row, now);
+		if (rt_row_isnull(row, updated_at))
+			touched_at = now;
+	}
+	set_touched(row, touched_at);
 }
 
 /* Somebody touches or closes a session, or appends to it. */
