@@ -41,8 +41,8 @@ BEGIN
     -- deadlock with an autovacuum that holds the table and waits for that change.
     FOR tab IN
         SELECT to_regclass('run_tracker.' || t.name)
-        FROM unnest('{runs,tasks,response_chunks,messages,logs,retrievals,artifacts,transitions,run_totals,open_runs,stat_deltas,
-            stat_totals,usage_records,reservations,lifecycles,accounts,tiers}'::text[]) WITH ORDINALITY
+        FROM unnest('{runs,tasks,response_chunks,messages,logs,retrievals,artifacts,transitions,run_totals,open_runs,reservations,
+            usage_records,stat_deltas,stat_totals,lifecycles,accounts,tiers}'::text[]) WITH ORDINALITY
              AS t (name, n)
         ORDER BY t.n
     LOOP

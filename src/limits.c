@@ -20,6 +20,7 @@
 
 #include "access/table.h"
 #include "common/hashfn.h"
+#include "mb/pg_wchar.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "storage/lock.h"
@@ -395,7 +396,8 @@ check_overrides(const RtRow *row, AttrNumber att)
 		int64 count;
 
 		if (token == WJB_KEY)
-			name = pnstrdup(value.val.string.val, Min(value.val.string.len, 64));
+			name = pnstrdup(value.val.string.val,
+							pg_mbcliplen(value.val.string.val, value.val.string.len, 64));
 		if (token != WJB_VALUE)
 			continue;
 		for (int i = 0; i < lengthof(counts); i++)
