@@ -313,7 +313,8 @@ check_record(RtRow *row)
 				rt_row_amount(row, RT_ATT(t, usage_records, output_tokens));
 
 	rt_row_check_names(row, names, lengthof(names));
-	rt_row_require(row, requests);
+	rt_row_default(row, RT_ATT(t, usage_records, source), CStringGetTextDatum("call"));
+	rt_row_default(row, requests, Int32GetDatum(1));
 	if (DatumGetInt32(rt_row_get(row, requests)) < 0 ||
 		DatumGetInt32(rt_row_get(row, requests)) > MAX_REQUESTS)
 		rt_row_violation(row, requests, psprintf("It must be from 0 to %d.", MAX_REQUESTS));
