@@ -34,8 +34,8 @@ COMMENT ON FUNCTION run_tracker.as_owner(regclass, text) IS
 CREATE FUNCTION run_tracker.own_tables() RETURNS text[]
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT '{runs,tasks,response_chunks,messages,logs,retrievals,artifacts,transitions,run_totals,open_runs,stat_deltas,
-             stat_totals,usage_records,reservations,lifecycles,accounts,tiers,sessions,session_deltas,session_snapshots,
+    SELECT '{runs,tasks,response_chunks,messages,logs,retrievals,artifacts,transitions,run_totals,open_runs,reservations,
+             usage_records,stat_deltas,stat_totals,lifecycles,accounts,tiers,sessions,session_deltas,session_snapshots,
              breakers,finish_handlers}'::text[]
 $$;
 COMMENT ON FUNCTION run_tracker.own_tables() IS

@@ -105,10 +105,10 @@ INSERT INTO writable VALUES
 ('tasks',
  '{run_id,task_id,user_id,parent_task_id,lifecycle,status,service,name,operation,provider,model,response_model,request,
    response,result,input_tokens,output_tokens,total_tokens,cache_read_input_tokens,cache_creation_input_tokens,
-   reasoning_output_tokens,cost,cost_source,finish_reason,response_id,error,error_detail,time_to_first_token_ms,metadata}',
+   reasoning_output_tokens,cost,cost_source,finish_reason,response_id,error,error_detail,time_to_first_token_ms,metadata,reservation_id}',
  '{run_id,parent_task_id,status,service,name,operation,provider,model,response_model,request,response,result,input_tokens,
    output_tokens,total_tokens,cache_read_input_tokens,cache_creation_input_tokens,reasoning_output_tokens,cost,cost_source,
-   finish_reason,response_id,error,error_detail,time_to_first_token_ms,metadata}'),
+   finish_reason,response_id,error,error_detail,time_to_first_token_ms,metadata,reservation_id}'),
 ('messages', '{run_id,user_id,task_id,role,name,content,parts,metadata}', '{task_id,role,name,content,parts,metadata}'),
 ('logs', '{run_id,user_id,task_id,level,message,category,step_name,details}', '{}'),
 ('retrievals', '{run_id,retrieval_id,user_id,task_id,retrieval_type,query,context,results_count,results,location,component_type,
@@ -127,6 +127,11 @@ INSERT INTO writable VALUES
 ('lifecycles', '{}', '{}'),
 ('breakers', '{}', '{}'),
 ('finish_handlers', '{}', '{}'),
+('tiers', '{}', '{}'),
+('accounts', '{user_id}', '{}'),
+('usage_records', '{usage_id,user_id,source,run_id,task_id,session_id,reservation_id,endpoint,provider,model,requests,input_tokens,
+   output_tokens,total_tokens,cost,metadata}', '{}'),
+('reservations', '{}', '{}'),
 ('installation', '{}', '{}');
 CREATE TEMP TABLE columns AS
 SELECT a.attname::text COLLATE "default" AS name, w.*
