@@ -43,7 +43,7 @@ BEGIN
         SELECT to_regclass('run_tracker.' || t.name)
         FROM unnest('{runs,tasks,response_chunks,messages,logs,retrievals,artifacts,transitions,run_totals,open_runs,stat_deltas,
             stat_totals,usage_records,reservations,lifecycles,accounts,tiers,
-            finish_handlers}'::text[]) WITH ORDINALITY
+            finish_handlers,callback_keys,callbacks}'::text[]) WITH ORDINALITY
              AS t (name, n)
         ORDER BY t.n
     LOOP

@@ -17,7 +17,7 @@ BEGIN
     PERFORM run_tracker.lock_tables();
     -- foreign keys and triggers act as the owner, who must be able to look into the schema
     EXECUTE format('GRANT USAGE ON SCHEMA run_tracker TO %s', role);
-    PERFORM run_tracker.grant_functions(role, run_tracker.functions_for('service'));
+    PERFORM run_tracker.grant_functions(role, run_tracker.functions_for('owner'));
     FOR rel IN
         SELECT c.oid::regclass AS name, c.relkind FROM pg_class c
         WHERE c.relnamespace = 'run_tracker'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm')
@@ -63,7 +63,7 @@ BEGIN
     WHERE c.relnamespace = 'run_tracker'::regnamespace
       AND c.relname IN ('runs', 'lifecycles', 'tasks', 'response_chunks', 'messages', 'logs', 'retrievals', 'artifacts',
                         'transitions', 'run_totals', 'open_runs', 'stat_deltas', 'stat_totals', 'run_summary',
-                        'active_runs', 'recent_runs', 'tiers', 'accounts', 'usage_records',
+                        'active_runs', 'recent_runs', 'callback_keys', 'callbacks', 'tiers', 'accounts', 'usage_records',
                                 'reservations', 'usage', 'installation')
       AND NOT r.rolsuper AND r.rolname <> CURRENT_USER AND c.relowner IS DISTINCT FROM owner
        -- whoever writes here says as whom functions run
@@ -90,6 +90,7 @@ BEGIN
     PERFORM run_tracker.install_open_runs();
     PERFORM run_tracker.install_statistics();
     PERFORM run_tracker.install_on_finish();
+    PERFORM run_tracker.install_callbacks();
     PERFORM run_tracker.install_accounts();
     PERFORM run_tracker.install_usage();
     PERFORM run_tracker.install_views();
@@ -126,7 +127,7 @@ BEGIN
             WHERE c.relnamespace = 'run_tracker'::regnamespace AND c.relkind IN ('r', 'v') AND c.relowner <> owner
               AND c.relname IN ('lifecycles', 'tasks', 'response_chunks', 'messages', 'logs', 'retrievals', 'artifacts',
                                 'transitions', 'run_totals', 'open_runs', 'stat_deltas', 'stat_totals', 'run_summary',
-                                'active_runs', 'recent_runs', 'tiers', 'accounts', 'usage_records',
+                                'active_runs', 'recent_runs', 'callback_keys', 'callbacks', 'tiers', 'accounts', 'usage_records',
                                 'reservations', 'usage', 'installation')
         LOOP
             EXECUTE format('ALTER %s %s OWNER TO %s', CASE rel.relkind WHEN 'v' THEN 'VIEW' ELSE 'TABLE' END,
