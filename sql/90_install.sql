@@ -17,7 +17,7 @@ BEGIN
     PERFORM run_tracker.lock_tables();
     -- foreign keys and triggers act as the owner, who must be able to look into the schema
     EXECUTE format('GRANT USAGE ON SCHEMA run_tracker TO %s', role);
-    PERFORM run_tracker.grant_functions(role, run_tracker.functions_for('service'));
+    PERFORM run_tracker.grant_functions(role, run_tracker.functions_for('owner'));
     FOR rel IN
         SELECT c.oid::regclass AS name, c.relkind FROM pg_class c
         WHERE c.relnamespace = 'run_tracker'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm')
@@ -86,6 +86,7 @@ BEGIN
     PERFORM run_tracker.install_open_runs();
     PERFORM run_tracker.install_statistics();
     PERFORM run_tracker.install_on_finish();
+    PERFORM run_tracker.install_callbacks();
     PERFORM run_tracker.install_accounts();
     PERFORM run_tracker.install_usage();
     PERFORM run_tracker.install_sessions();
