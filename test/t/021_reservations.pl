@@ -19,6 +19,8 @@ my $node = new_worker_server('reservations', conf => <<'CONF');
 max_connections = 90
 deadlock_timeout = 100ms
 max_wal_senders = 4
+restart_after_crash = on
+log_statement = none
 wal_level = replica
 CONF
 $node->safe_psql('postgres', <<'SQL');
