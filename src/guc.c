@@ -25,7 +25,9 @@ int rt_max_sleep_s = 300;
 int rt_batch_size = 500;
 int rt_batch_timeout_ms = 5000;
 int rt_fold_interval_ms = 10000;
+int rt_callback_tolerance_s = 300;
 int rt_session_timeout_s = 3600;
+int rt_limit_memory_kb = 64 * 1024;
 char *rt_time_zone_name;
 pg_tz *rt_time_zone;
 
@@ -145,6 +147,13 @@ define_limit_settings(void)
 							"Time after which a session that nobody touches is not active.", NULL,
 							&rt_session_timeout_s, 3600, 1, 366 * 24 * 60 * 60, PGC_SUSET,
 							GUC_UNIT_S, NULL, NULL, NULL);
+
+	DefineCustomIntVariable("run_tracker.limit_memory",
+							"Shared memory that rate limits and circuit breakers may take.",
+							"A user takes about 0.7 kB per endpoint that was called within the "
+							"window of its limit, a breaker 1.5 kB.",
+							&rt_limit_memory_kb, 64 * 1024, 1024, MAX_KILOBYTES, PGC_SIGHUP,
+							GUC_UNIT_KB, NULL, NULL, NULL);
 }
 
 /*
@@ -173,6 +182,13 @@ rt_guc_init(void)
 							 PGC_SUSET, 0, NULL, NULL, NULL);
 
 	define_limit_settings();
+	DefineCustomIntVariable("run_tracker.callback_tolerance",
+							"How far the time of a signed callback may be from now.",
+							"A callback that was signed together with a time is refused before and "
+							"after.",
+							&rt_callback_tolerance_s, 300, 1, 24 * 60 * 60, PGC_SUSET, GUC_UNIT_S,
+							NULL, NULL, NULL);
+
 	define_worker_settings();
 	MarkGUCPrefixReserved("run_tracker");
 }

@@ -36,6 +36,8 @@
 #include "storage/proc.h"
 #include "storage/shmem.h"
 
+#include "limit_state.h"
+
 #define TRANCHE "run_tracker"
 
 /* how long a worker that was stopped for DROP DATABASE and the like stays away */
@@ -87,7 +89,7 @@ shmem_request(void)
 {
 	if (prev_shmem_request_hook)
 		prev_shmem_request_hook();
-	RequestAddinShmemSpace(add_size(header_size(), sets_size()));
+	RequestAddinShmemSpace(add_size(add_size(header_size(), sets_size()), rt_limit_shmem_size()));
 	RequestNamedLWLockTranche(TRANCHE, rt_max_databases + 1);
 }
 

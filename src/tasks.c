@@ -161,13 +161,17 @@ note_first_token(RtRow *row)
 	rt_row_set(row, first, Int64GetDatum(rt_elapsed_ms(since, GetCurrentTimestamp())));
 }
 
-/* A task counts as usage from when it finishes; what is inserted as finished is no usage. */
+/*
+ * A task counts as usage from when it finishes, if it is anybody's; what is inserted as
+ * finished is no usage.
+ */
 static void
 note_usage(RtRow *row, RtMove move, AttrNumber finished_at)
 {
 	AttrNumber usage_at = RT_ATT(row->table, tasks, usage_at);
 
-	if (move == RT_MOVE_FINISH)
+	if (move == RT_MOVE_FINISH &&
+		toast_raw_datum_size(rt_row_get(row, RT_ATT(row->table, tasks, user_id))) > VARHDRSZ)
 		rt_row_set(row, usage_at, rt_row_get(row, finished_at));
 	else if (move == RT_MOVE_RETRY)
 		rt_row_set_null(row, usage_at);

@@ -60,16 +60,6 @@ local_time(TimestampTz moment, struct pg_tm *tm)
 				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE), errmsg("timestamp out of range")));
 }
 
-/* The day of a moment in run_tracker.time_zone. */
-DateADT
-rt_usage_day(TimestampTz moment)
-{
-	struct pg_tm tm;
-
-	local_time(moment, &tm);
-	return date2j(tm.tm_year, tm.tm_mon, tm.tm_mday) - POSTGRES_EPOCH_JDATE;
-}
-
 /* When a day begins in run_tracker.time_zone. */
 static TimestampTz
 beginning_of(DateADT day)
@@ -84,6 +74,30 @@ beginning_of(DateADT day)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE), errmsg("timestamp out of range")));
 	return result;
+}
+
+/*
+ * The day of a moment in run_tracker.time_zone.  Moments of a statement are mostly of one day, so
+ * the last one is remembered.
+ */
+DateADT
+rt_usage_day(TimestampTz moment)
+{
+	static const pg_tz *zone = NULL;
+	static TimestampTz begins_at;
+	static TimestampTz ends_at;
+	static DateADT day;
+	struct pg_tm tm;
+
+	if (zone == rt_time_zone && moment >= begins_at && moment < ends_at)
+		return day;
+	local_time(moment, &tm);
+	zone = NULL;
+	day = date2j(tm.tm_year, tm.tm_mon, tm.tm_mday) - POSTGRES_EPOCH_JDATE;
+	begins_at = beginning_of(day);
+	ends_at = beginning_of(day + 1);
+	zone = rt_time_zone;
+	return day;
 }
 
 /* The day and the month of a moment. */

@@ -266,7 +266,27 @@ SELECT set_eq(
      'TABLE(jobname text, schedule text, command text)'),
     ('unschedule_maintenance() bigint'),
     ('has_cron() boolean'),
+    -- rate limits and circuit breakers
+    ('consume_rate_limit(endpoint text, cost integer DEFAULT 1, user_id text?) TABLE(allowed boolean, current bigint, '
+     '"limit" bigint, remaining bigint, reset_at timestamp with time zone, reset_ms bigint)'),
+    ('consume_rate_limit_or_fail(endpoint text, cost integer DEFAULT 1, user_id text?) TABLE(allowed boolean, current bigint, '
+     '"limit" bigint, remaining bigint, reset_at timestamp with time zone, reset_ms bigint)'),
+    ('reset_rate_limit(user_id text, endpoint text?) bigint'),
+    ('rate_limit_state(OUT user_id text, OUT endpoint text, OUT current bigint, OUT "limit" bigint, OUT remaining bigint, '
+     'OUT reset_at timestamp with time zone, OUT "window" interval) SETOF record'),
+    ('breaker_allow(name text) boolean'),
+    ('breaker_allow_or_fail(name text) boolean'),
+    ('breaker_record(name text, ok boolean, error text?) text'),
+    ('reset_breaker(name text) boolean'),
+    ('breaker_state(OUT name text, OUT state text, OUT failures bigint, OUT calls bigint, OUT opened_at timestamp with time zone, '
+     'OUT since interval, OUT last_error text, OUT last_error_at timestamp with time zone) SETOF record'),
+    ('read_breakers() TABLE(name text, state text, failures bigint, calls bigint, failure_threshold integer, failure_rate '
+     'numeric, minimum_calls integer, "window" interval, reset_after interval, opened_at timestamp with time zone, '
+     'next_probe_at timestamp with time zone, last_error text, last_error_at timestamp with time zone)'),
     -- administration
+    -- functions that are called when a run finishes
+    ('on_finish(kind_or_lifecycle text, function regprocedure, on_error text DEFAULT ''fail''::text) uuid'),
+    ('drop_on_finish(handler_id uuid?, kind_or_lifecycle text?, function regprocedure?) boolean'),
     ('install() text'),
     ('set_owner(role regrole) void'),
     ('grant_reader(role regrole) void'),
@@ -318,6 +338,8 @@ SELECT set_eq(
           'messages_after', 'logs_before', 'logs_after', 'retrievals_before', 'retrievals_after', 'artifacts_before',
           'artifacts_after', 'require_tables', 'histogram_bucket', 'histogram_bound', 'histogram_quantile', 'histogram_count',
           'histogram_accumulate', 'histogram_result', 'merge_histograms',
+          -- this one registers the search path of its caller
+          'on_finish',
           'tiers_before', 'accounts_before', 'usage_records_before', 'usage_records_after'],
     'all other functions have the search path pg_catalog, pg_temp');
 SELECT is_empty(
@@ -355,6 +377,8 @@ SELECT set_eq(
           'table artifacts', 'table transitions', 'table run_totals', 'table open_runs', 'table stat_deltas',
           'table stat_totals', 'table lifecycles', 'table installation', 'view run_summary', 'view active_runs',
           'view recent_runs', 'view metrics', 'view worker_status',
+          'table finish_handlers',
+          'table breakers', 'view rate_limits', 'view circuit_breakers',
           'table tiers', 'table accounts', 'table usage_records', 'table reservations', 'view usage'],
     'there are these tables and views');
 
@@ -376,7 +400,8 @@ SELECT set_eq(
 SELECT set_eq(
     $$SELECT relation || '.' || attname FROM our_columns WHERE type = 'numeric'$$,
     $$SELECT relation || '.' || attname FROM our_columns WHERE attname ~ '(^|_)cost$'
-      UNION ALL VALUES ('artifacts.similarity'), ('metrics.value')$$,
+      UNION ALL VALUES ('artifacts.similarity'), ('metrics.value'),
+                       ('breakers.failure_rate'), ('circuit_breakers.failure_rate')$$,
     'money is numeric');
 SELECT is_empty(
     $$SELECT relation || '.' || attname FROM our_columns WHERE type IN ('real', 'double precision', 'money', 'json')$$,
@@ -384,7 +409,10 @@ SELECT is_empty(
 SELECT set_eq(
     $$SELECT relation FROM our_columns WHERE attname = 'user_id' AND type = 'text' AND (attnotnull OR relkind = 'v')$$,
     $$SELECT relname::text FROM our_relations
-      WHERE relkind IN ('r', 'v') AND relname NOT IN ('lifecycles', 'installation', 'worker_status', 'metrics', 'tiers')$$,
+      WHERE relkind IN ('r', 'v') AND relname NOT IN ('lifecycles', 'installation', 'worker_status', 'metrics',
+                                                      'finish_handlers',
+                                                      'breakers', 'circuit_breakers',
+ 'tiers')$$,
     'whatever has rows of users has user_id text NOT NULL');
 
 SELECT is_empty(
@@ -431,7 +459,8 @@ SELECT set_eq(
       FROM our_relations c JOIN pg_policy p ON p.polrelid = c.oid$$,
     $$SELECT relation || ' own_rows * {0} (user_id = ( SELECT run_tracker.current_user_id() AS current_user_id))'
       FROM our_columns WHERE attname = 'user_id' AND relkind = 'r'
-      UNION ALL VALUES ('lifecycles readable r {0} true'), ('installation readable r {0} true'), ('tiers readable r {0} true')$$,
+      UNION ALL VALUES ('lifecycles readable r {0} true'), ('installation readable r {0} true'),
+                       ('breakers readable r {0} true'), ('tiers readable r {0} true')$$,
     'one policy for all tables that have rows of users; the others can only be read');
 
 ---------------------------------------------------------------------------------------------------------------------
@@ -506,7 +535,10 @@ SELECT set_eq(
           'run_totals.run_id', 'run_totals.slot', 'stat_totals.grain', 'stat_totals.period', 'stat_totals.all_users',
           'stat_totals.user_id', 'stat_totals.period_at', 'stat_totals.kind', 'stat_totals.workflow_id', 'stat_totals.mode',
           'stat_totals.provider', 'stat_totals.model', 'stat_totals.operation', 'stat_totals.phase',
-          'lifecycles.name', 'installation.singleton', 'tiers.name', 'accounts.user_id', 'accounts.tier',
+          'lifecycles.name', 'installation.singleton',
+          'finish_handlers.handler_id', 'finish_handlers.kind_or_lifecycle', 'finish_handlers.function',
+          'breakers.name',
+ 'tiers.name', 'accounts.user_id', 'accounts.tier',
           'usage_records.usage_id', 'usage_records.user_id', 'usage_records.used_at',
           'reservations.reservation_id', 'reservations.user_id', 'reservations.state', 'reservations.expires_at', 'reservations.ended_at',
           'stat_deltas.user_id', 'stat_deltas.usage_on'],
@@ -555,10 +587,11 @@ SELECT is_empty(
       FROM pg_depend d JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid
       WHERE e.extname = 'run_tracker' AND d.deptype = 'e' AND d.classid <> 'pg_proc'::regclass
         -- show what the server does, hold nothing
-        AND NOT (d.classid = 'pg_class'::regclass AND d.objid::regclass IN ('run_tracker.worker_status', 'run_tracker.metrics'))
+        AND NOT (d.classid = 'pg_class'::regclass AND d.objid::regclass IN (
+                 'run_tracker.worker_status', 'run_tracker.metrics', 'run_tracker.rate_limits', 'run_tracker.circuit_breakers'))
         -- their types and their rules
         AND NOT (d.classid = 'pg_type'::regclass)$$,
-    'the members of the extension are functions, and two views that hold no data');
+    'the members of the extension are functions, and four views that hold no data');
 SELECT is_empty(
     $$SELECT signature FROM our_functions WHERE NOT EXISTS (
           SELECT FROM pg_depend d JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid
@@ -638,12 +671,13 @@ FROM unnest('{tracker_version,current_user_id,is_service,lifecycle_diagram,run_m
               report_timeline,report_messages,report_tasks,report_retrievals,report_artifacts,report_logs,html_escape,
               html_number,html_text,html_time,html_phase,html_badge,html_line,html_cell,html_meter,html_tick,html_fact,
               html_details,html_json,html_section,html_more,html_style,html_page,html_chart,health,describe_open_runs,read_metrics,histogram_metrics,openmetrics,
-              quotas,read_quotas,usage_sums}'::text[]) f
+              rate_limit_state,breaker_state,read_breakers,              quotas,read_quotas,usage_sums}'::text[]) f
 UNION ALL
 SELECT t, 'SELECT'
 FROM unnest('{table runs,table tasks,table response_chunks,table messages,table logs,table retrievals,table artifacts,
               table transitions,table run_totals,table open_runs,table stat_deltas,table stat_totals,table lifecycles,
               table installation,view run_summary,view active_runs,view recent_runs,view metrics,
+              table breakers,view rate_limits,view circuit_breakers,
               table tiers,table accounts,table usage_records,table reservations,view usage}'::text[]) t
 UNION ALL VALUES ('schema', 'USAGE');
 
@@ -659,7 +693,8 @@ SELECT 'function ' || f, 'EXECUTE'
 FROM unnest('{uuidv7,create_run,start_run,complete_run,fail_run,cancel_run,retry_run,transition_run,update_progress,
               create_task,start_task,complete_task,fail_task,cancel_task,append_response,add_message,add_log,
               log_retrieval,add_artifact,heartbeat_run,release_run,create_runs,create_tasks,complete_tasks,check_batch,
-              task_target,ensure_account,record_usage,log_request,reserve_usage,settle_usage,release_usage}'::text[]) f
+              task_target,consume_rate_limit,consume_rate_limit_or_fail,
+ensure_account,record_usage,log_request,reserve_usage,settle_usage,release_usage}'::text[]) f
 UNION ALL VALUES
 ('table runs', 'INSERT (current_step, error, error_detail, inputs, kind, lifecycle, max_attempts, max_duration, metadata, '
                'metrics, name, parent_run_id, plan, priority, progress, reflections, result, retry_base, retry_cap, '
@@ -701,10 +736,11 @@ SELECT set_eq(
       UNION ALL SELECT 'function ' || f, 'EXECUTE'
                 FROM unnest('{define_lifecycle,drop_lifecycle,rebuild_totals,claim_runs,expire_runs,purge_runs,
                               schedule_maintenance,unschedule_maintenance,has_cron,wake_worker,worker_state,
-                              fold_statistics,purge_usage,forget_reservations}'::text[]) f
-      UNION ALL VALUES ('view worker_status', 'SELECT')
+                              fold_statistics,purge_usage,forget_reservations,on_finish,drop_on_finish,
+                              reset_rate_limit,breaker_allow,breaker_allow_or_fail,breaker_record,reset_breaker}'::text[]) f
+      UNION ALL VALUES ('view worker_status', 'SELECT'), ('table finish_handlers', 'SELECT')
       UNION     SELECT 'table ' || t, p
-                FROM unnest('{runs,tasks,messages,logs,retrievals,artifacts,lifecycles,tiers,accounts,usage_records}'::text[]) t,
+                FROM unnest('{runs,tasks,messages,logs,retrievals,artifacts,lifecycles,breakers,tiers,accounts,usage_records}'::text[]) t,
                      unnest('{INSERT,UPDATE,DELETE}'::text[]) p$$,
     'privileges of grant_service()');
 
@@ -716,7 +752,7 @@ SELECT is_empty(
     'nobody may hand privileges on');
 SELECT is_empty(
     $$SELECT * FROM all_privileges
-      WHERE object ~ '^table (response_chunks|run_totals|open_runs|transitions|stat_deltas|stat_totals|reservations)$'
+      WHERE object ~ '^table (response_chunks|run_totals|open_runs|transitions|stat_deltas|stat_totals|finish_handlers|reservations)$'
         AND privilege <> 'SELECT'$$,
     'bookkeeping can only be read, even by services');
 SELECT is_empty(
@@ -730,9 +766,9 @@ SELECT is_empty(
              OR attname = 'duration_ms' AND relation <> 'retrievals'
              OR attname ~ '_at$' AND attname <> 'scheduled_at'
              OR relation IN ('response_chunks', 'run_totals', 'open_runs', 'transitions', 'stat_deltas', 'stat_totals',
-                             'lifecycles', 'installation', 'reservations', 'tiers')
-             OR relation = 'accounts' AND attname <> 'user_id'
-             OR relation = 'usage_records' AND p = 'UPDATE'
+                             'lifecycles', 'installation', 'reservations', 'tiers', 'finish_handlers', 'breakers')
+              OR relation = 'accounts' AND attname <> 'user_id'
+              OR relation = 'usage_records' AND p = 'UPDATE'
              OR relkind = 'v'
              OR p = 'UPDATE' AND attname IN ('user_id', 'lifecycle')
              OR p = 'REFERENCES')$$,
@@ -754,7 +790,10 @@ SELECT set_eq(
       FROM our_relations c JOIN pg_policy p ON p.polrelid = c.oid WHERE p.polname = 'service_rows'$$,
     $$SELECT t || ' * true {tap_service} true'
       FROM unnest('{runs,tasks,response_chunks,messages,logs,retrievals,artifacts,transitions,run_totals,open_runs,
-                     stat_deltas,stat_totals,lifecycles,tiers,accounts,usage_records,reservations}'::text[]) t$$,
+                     stat_deltas,stat_totals,lifecycles,
+                     finish_handlers,
+                     breakers,
+tiers,accounts,usage_records,reservations}'::text[]) t$$,
     'policies of grant_service()');
 SELECT is_empty(
     $$SELECT c.relname::text FROM our_relations c JOIN pg_policy p ON p.polrelid = c.oid

@@ -125,6 +125,8 @@ INSERT INTO writable VALUES
 ('run_totals', '{}', '{}'),
 ('open_runs', '{}', '{}'),
 ('lifecycles', '{}', '{}'),
+('breakers', '{}', '{}'),
+('finish_handlers', '{}', '{}'),
 ('tiers', '{}', '{}'),
 ('accounts', '{user_id}', '{}'),
 ('usage_records', '{usage_id,user_id,source,run_id,task_id,session_id,reservation_id,endpoint,provider,model,requests,input_tokens,
@@ -233,6 +235,19 @@ FROM (VALUES
     ('SELECT run_tracker.schedule_maintenance()'),
     ('SELECT run_tracker.unschedule_maintenance()'),
     ('SELECT run_tracker.wake_worker()'),
+    ('SELECT run_tracker.on_finish(''run'', ''pg_catalog.jsonb_typeof(jsonb)'')'),
+    ('SELECT run_tracker.drop_on_finish()'),
+    ('INSERT INTO run_tracker.finish_handlers (role) VALUES (''postgres'')'),
+    ('TABLE run_tracker.finish_handlers'),
+    ('SELECT run_tracker.install_on_finish()'),
+    ('SELECT * FROM run_tracker.consume_rate_limit(''x'', 1, ''bob'')'),
+    ('SELECT * FROM run_tracker.consume_rate_limit_or_fail(''x'', 0, ''bob'')'),
+    ('SELECT run_tracker.reset_rate_limit(''alice'')'),
+    ('SELECT run_tracker.breaker_allow(''x'')'),
+    ('SELECT run_tracker.breaker_allow_or_fail(''x'')'),
+    ('SELECT run_tracker.breaker_record(''x'', false)'),
+    ('SELECT run_tracker.reset_breaker(''x'')'),
+    ('SELECT run_tracker.install_breakers()'),
     ('SELECT * FROM run_tracker.worker_state()'),
     ('SELECT * FROM run_tracker.worker_status'),
     ('SET run_tracker.enabled = off'),
@@ -572,8 +587,9 @@ SELECT throws_ok($$SELECT run_tracker.grant_service('tap_who')$$, '42704', NULL,
 SELECT lives_ok($$SELECT run_tracker.set_owner('tap_owner')$$, 'tables can be handed to a role that is no superuser');
 SELECT set_eq($$SELECT DISTINCT c.relowner::regrole::text FROM pg_class c
                 WHERE c.relnamespace = 'run_tracker'::regnamespace AND c.relkind IN ('r', 'v', 'S')
-                  AND c.relname NOT IN ('worker_status', 'metrics')$$,
-              ARRAY['tap_owner'], 'all of them, but the views that are the extension''s');
+                  AND c.relname NOT IN ('worker_status', 'metrics', 'finish_handlers',
+                                        'rate_limits', 'circuit_breakers')$$,
+              ARRAY['tap_owner'], 'all of them, but the views that are the extension''s, and what says as whom functions run');
 SELECT set_eq($$SELECT DISTINCT p.proowner::regrole::text FROM pg_proc p WHERE p.pronamespace = 'run_tracker'::regnamespace$$,
               $$SELECT CURRENT_USER::text$$, 'and no function');
 SELECT pg_temp.act_as('tap_client', 'alice') \g /dev/null
