@@ -77,46 +77,14 @@ COMMENT ON FUNCTION run_tracker.open_session(text, uuid, jsonb) IS
 'Opens a session and returns its id. With the id of a session that is the user''s own and open, touches and returns that, so that a request can be repeated; 23505 if it is closed, or somebody else''s. RT004 if the user has as many active sessions as he may have; 42501 for another user, unless for services.';
 
 CREATE FUNCTION run_tracker.touch_session(session_id uuid) RETURNS boolean
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-AS $$
-#variable_conflict use_column
-BEGIN
-    PERFORM run_tracker.require_tables();
-    UPDATE run_tracker.sessions s SET metadata = s.metadata WHERE s.session_id = $1 AND s.closed_at IS NULL;
-    IF FOUND THEN
-        RETURN true;
-    END IF;
-    PERFORM FROM run_tracker.sessions s WHERE s.session_id = $1;
-    IF FOUND THEN
-        RAISE EXCEPTION 'session is closed'
-            USING ERRCODE = 'object_not_in_prerequisite_state',
-                  DETAIL = format('Session %s cannot be opened again.', $1), HINT = 'Open another session.';
-    END IF;
-    RAISE EXCEPTION 'session not found'
-        USING ERRCODE = 'no_data_found', DETAIL = format('There is no session %s that you may see.', $1);
-END
-$$;
+LANGUAGE c SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'run_tracker_touch_session';
 COMMENT ON FUNCTION run_tracker.touch_session(uuid) IS
 'Keeps a session active, or makes it active again; returns true. RT004 if it was not active, and the user has as many active sessions as he may have; 55000 if it is closed, P0002 if there is no such session.';
 
 CREATE FUNCTION run_tracker.close_session(session_id uuid) RETURNS boolean
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-AS $$
-#variable_conflict use_column
-BEGIN
-    PERFORM run_tracker.require_tables();
-    UPDATE run_tracker.sessions s SET closed_at = now() WHERE s.session_id = $1 AND s.closed_at IS NULL;
-    IF FOUND THEN
-        RETURN true;
-    END IF;
-    PERFORM FROM run_tracker.sessions s WHERE s.session_id = $1;
-    IF FOUND THEN
-        RETURN false;
-    END IF;
-    RAISE EXCEPTION 'session not found'
-        USING ERRCODE = 'no_data_found', DETAIL = format('There is no session %s that you may see.', $1);
-END
-$$;
+LANGUAGE c SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'run_tracker_close_session';
 COMMENT ON FUNCTION run_tracker.close_session(uuid) IS
 'Closes a session for good; its state stays readable. True if it was open, false if it is closed already. P0002 if there is no such session.';
 
