@@ -34,9 +34,9 @@ COMMENT ON FUNCTION run_tracker.as_owner(regclass, text) IS
 CREATE FUNCTION run_tracker.own_tables() RETURNS text[]
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT '{runs,tasks,response_chunks,messages,logs,retrievals,artifacts,transitions,run_totals,open_runs,stat_deltas,
-             stat_totals,usage_records,reservations,lifecycles,accounts,tiers,sessions,session_deltas,session_snapshots,
-             breakers}'::text[]
+    SELECT '{runs,tasks,response_chunks,messages,logs,retrievals,artifacts,transitions,run_totals,open_runs,reservations,
+             usage_records,stat_deltas,stat_totals,lifecycles,accounts,tiers,sessions,session_deltas,session_snapshots,
+             breakers,finish_handlers,callback_keys,callbacks}'::text[]
 $$;
 COMMENT ON FUNCTION run_tracker.own_tables() IS
 'Internal: the tables that install() makes, in the order in which they are locked.';

@@ -157,6 +157,7 @@ BEGIN
         COMMENT ON COLUMN run_tracker.accounts.created_at IS 'When the account was made (wall clock); filled in.';
         COMMENT ON COLUMN run_tracker.accounts.updated_at IS 'When it was last changed; filled in.';
     END IF;
+    CREATE INDEX IF NOT EXISTS accounts_tier_idx ON run_tracker.accounts (tier);
     CREATE OR REPLACE TRIGGER zz_run_tracker_before BEFORE INSERT OR UPDATE ON run_tracker.accounts
         FOR EACH ROW EXECUTE FUNCTION run_tracker.accounts_before();
     PERFORM run_tracker.install_policy('run_tracker.accounts');

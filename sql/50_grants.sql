@@ -35,21 +35,26 @@ AS $$
              html_tick,html_fact,html_details,html_json,html_section,html_more,html_chart,report_timeline,report_messages,
              report_tasks,report_retrievals,report_artifacts,report_logs}'::text[]
         || '{merge_patch,merge_patches,session_state,read_session}'::text[]
-        || CASE WHEN whom IN ('client', 'service') THEN
+        || CASE WHEN whom IN ('client', 'service', 'owner') THEN
             '{uuidv7,create_run,start_run,complete_run,fail_run,cancel_run,retry_run,transition_run,update_progress,
               create_task,start_task,complete_task,fail_task,cancel_task,append_response,add_message,add_log,
               log_retrieval,add_artifact,heartbeat_run,release_run,create_runs,create_tasks,complete_tasks,check_batch,
               task_target,ensure_account,record_usage,log_request,reserve_usage,settle_usage,release_usage,
               open_session,touch_session,close_session,append_delta,consume_rate_limit,consume_rate_limit_or_fail}'::text[]
            ELSE '{}' END
-        || CASE WHEN whom = 'service' THEN
+        || CASE WHEN whom IN ('service', 'owner') THEN
             '{define_lifecycle,drop_lifecycle,rebuild_totals,claim_runs,expire_runs,purge_runs,schedule_maintenance,
               unschedule_maintenance,has_cron,wake_worker,worker_state,fold_statistics,purge_usage,forget_reservations,
-              purge_sessions,reset_rate_limit,breaker_allow,breaker_allow_or_fail,breaker_record,reset_breaker}'::text[]
+              purge_sessions,reset_rate_limit,breaker_allow,breaker_allow_or_fail,breaker_record,reset_breaker,
+              on_finish,drop_on_finish,purge_callbacks}'::text[]
+           ELSE '{}' END
+        || CASE WHEN whom = 'owner' THEN
+            '{create_callback_key,rotate_callback_key,drop_callback_key,apply_callback,parse_callback,check_callback,
+              write_callback,callback_field,wait_for_writers}'::text[]
            ELSE '{}' END
 $$;
 COMMENT ON FUNCTION run_tracker.functions_for(text) IS
-'Internal: the names of the functions that a reader, client or service may call.';
+'Internal: the names of the functions that a reader, client, service, or the owner of the tables may call.';
 
 CREATE FUNCTION run_tracker.grant_reader(role regrole) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -59,7 +64,7 @@ BEGIN
     EXECUTE format('GRANT SELECT ON run_tracker.runs, run_tracker.tasks, run_tracker.response_chunks,
         run_tracker.messages, run_tracker.logs, run_tracker.retrievals, run_tracker.artifacts, run_tracker.transitions,
         run_tracker.run_totals, run_tracker.open_runs, run_tracker.stat_deltas, run_tracker.stat_totals,
-        run_tracker.lifecycles, run_tracker.tiers, run_tracker.accounts,
+        run_tracker.lifecycles, run_tracker.callbacks, run_tracker.tiers, run_tracker.accounts,
         run_tracker.usage_records, run_tracker.reservations, run_tracker.usage, run_tracker.installation, run_tracker.run_summary, run_tracker.active_runs,
         run_tracker.recent_runs, run_tracker.metrics TO %s', role);
     EXECUTE format('GRANT SELECT ON run_tracker.sessions, run_tracker.session_deltas, run_tracker.session_snapshots,
@@ -131,12 +136,13 @@ BEGIN
     FOR tab IN
         SELECT c.oid FROM pg_class c
         WHERE c.relnamespace = 'run_tracker'::regnamespace AND c.relkind IN ('r', 'p')
-          AND c.relname = ANY (run_tracker.own_tables())
+          -- keys are for the owner only
+          AND c.relname = ANY (run_tracker.own_tables()) AND c.relname <> 'callback_keys'
     LOOP
         -- bookkeeping is for triggers to write
         IF tab = ANY ('{run_tracker.response_chunks,run_tracker.transitions,run_tracker.run_totals,run_tracker.open_runs,
                         run_tracker.stat_deltas,run_tracker.stat_totals,run_tracker.reservations,
-                        run_tracker.session_deltas,run_tracker.session_snapshots}'::regclass[]) THEN
+                        run_tracker.session_deltas,run_tracker.session_snapshots,run_tracker.finish_handlers}'::regclass[]) THEN
             EXECUTE format('GRANT SELECT ON %s TO %s', tab, role);
         ELSE
             EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON %s TO %s', tab, role);
@@ -155,3 +161,13 @@ END
 $$;
 COMMENT ON FUNCTION run_tracker.grant_service(regrole) IS
 'Lets a role act for every user, define lifecycles, and insert runs and tasks that are finished already. For the owner of the extension.';
+
+CREATE FUNCTION run_tracker.grant_callback(role regrole) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM run_tracker.grant_functions(role, '{callback,callback_signed,callback_secret}');
+END
+$$;
+COMMENT ON FUNCTION run_tracker.grant_callback(regrole) IS
+'Lets a role call callback(), callback_signed() and callback_secret(), and nothing else: for requests of automation servers, which nobody else has authenticated. For the owner of the extension.';

@@ -17,13 +17,15 @@ BEGIN
     PERFORM run_tracker.lock_tables();
     -- foreign keys and triggers act as the owner, who must be able to look into the schema
     EXECUTE format('GRANT USAGE ON SCHEMA run_tracker TO %s', role);
-    PERFORM run_tracker.grant_functions(role, run_tracker.functions_for('service'));
+    PERFORM run_tracker.grant_functions(role, run_tracker.functions_for('owner'));
     FOR rel IN
         SELECT c.oid::regclass AS name, c.relkind FROM pg_class c
         WHERE c.relnamespace = 'run_tracker'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm')
           -- what belongs to the extension stays with it
           AND NOT EXISTS (SELECT FROM pg_depend d
                           WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+          -- and so does what says as whom functions run
+          AND c.relname <> 'finish_handlers'
     LOOP
         EXECUTE format('ALTER %s %s OWNER TO %s',
                        CASE rel.relkind WHEN 'v' THEN 'VIEW' WHEN 'm' THEN 'MATERIALIZED VIEW' ELSE 'TABLE' END,
@@ -60,11 +62,15 @@ BEGIN
     FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner
     WHERE c.relnamespace = 'run_tracker'::regnamespace
       AND c.relname = ANY (run_tracker.own_tables() || run_tracker.own_views() || 'installation'::text)
-      AND NOT r.rolsuper AND r.rolname <> CURRENT_USER AND c.relowner IS DISTINCT FROM owner
+      AND NOT r.rolsuper AND r.rolname <> CURRENT_USER
+      -- whoever writes finish_handlers says as whom functions run
+      AND (c.relowner IS DISTINCT FROM owner OR c.relname = 'finish_handlers')
     LIMIT 1;
     IF FOUND THEN
         RAISE EXCEPTION 'relation "%" belongs to role "%"', rel.name, rel.owner
-            USING ERRCODE = 'insufficient_privilege', HINT = 'Rename or drop it, or hand it to the owner of run_tracker.runs.';
+            USING ERRCODE = 'insufficient_privilege', HINT = CASE rel.name WHEN 'run_tracker.finish_handlers'::regclass
+                                THEN 'Rename or drop it, or look at its rows and hand it to a superuser.'
+                                ELSE 'Rename or drop it, or hand it to the owner of run_tracker.runs.' END;
     END IF;
     PERFORM run_tracker.lock_tables();
     PERFORM run_tracker.install_lifecycles();
@@ -79,6 +85,8 @@ BEGIN
     PERFORM run_tracker.install_totals();
     PERFORM run_tracker.install_open_runs();
     PERFORM run_tracker.install_statistics();
+    PERFORM run_tracker.install_on_finish();
+    PERFORM run_tracker.install_callbacks();
     PERFORM run_tracker.install_accounts();
     PERFORM run_tracker.install_usage();
     PERFORM run_tracker.install_sessions();
@@ -116,6 +124,7 @@ BEGIN
             SELECT c.oid::regclass AS name, c.relkind FROM pg_class c
             WHERE c.relnamespace = 'run_tracker'::regnamespace AND c.relkind IN ('r', 'v') AND c.relowner <> owner
               AND c.relname = ANY (run_tracker.own_tables() || run_tracker.own_views() || 'installation'::text)
+              AND c.relname <> 'finish_handlers'
         LOOP
             EXECUTE format('ALTER %s %s OWNER TO %s', CASE rel.relkind WHEN 'v' THEN 'VIEW' ELSE 'TABLE' END,
                            rel.name, owner::regrole);

@@ -240,6 +240,30 @@
 	X(stat_totals, first_token_ms, INT8OID, true) \
 	X(stat_totals, first_tokens, INT8ARRAYOID, false)
 
+#define RT_COLUMNS_finish_handlers(X) \
+	X(finish_handlers, handler_id, UUIDOID, true) \
+	X(finish_handlers, kind_or_lifecycle, TEXTOID, false) \
+	X(finish_handlers, function, TEXTOID, true) \
+	X(finish_handlers, role, TEXTOID, true) \
+	X(finish_handlers, search_path, TEXTOID, true) \
+	X(finish_handlers, on_error, TEXTOID, true) \
+	X(finish_handlers, created_at, TIMESTAMPTZOID, true)
+
+#define RT_COLUMNS_callback_keys(X) \
+	X(callback_keys, key_id, UUIDOID, true) \
+	X(callback_keys, name, TEXTOID, true) \
+	X(callback_keys, method, TEXTOID, true) \
+	X(callback_keys, hash, BYTEAOID, false) \
+	X(callback_keys, salt, BYTEAOID, false) \
+	X(callback_keys, hmac_secret, BYTEAOID, false) \
+	X(callback_keys, for_kind, TEXTOID, false) \
+	X(callback_keys, require_timestamp, BOOLOID, true) \
+	X(callback_keys, created_at, TIMESTAMPTZOID, true) \
+	X(callback_keys, valid_until, TIMESTAMPTZOID, false)
+
+#define RT_COLUMNS_callbacks(X) \
+	X(callbacks, callback_id, UUIDOID, true)
+
 #define RT_COLUMNS_tiers(X) \
 	X(tiers, name, TEXTOID, true) \
 	X(tiers, monthly_tokens, INT8OID, false) \
@@ -329,7 +353,8 @@
 	X(runs) X(tasks) X(response_chunks) X(messages) X(logs) X(retrievals) X(artifacts)             \
 		X(transitions) X(run_totals) X(open_runs) X(stat_deltas) X(stat_totals) X(lifecycles)      \
 			X(tiers) X(accounts) X(usage_records) X(reservations) X(breakers)                      \
-				X(sessions) X(session_deltas) X(session_snapshots)
+				X(sessions) X(session_deltas) X(session_snapshots) X(finish_handlers) \
+				X(callback_keys) X(callbacks)
 
 /* clang-format on */
 

@@ -22,13 +22,17 @@
 #include "parser/parse_relation.h"
 #endif
 
-/* 16: ownership checks became generic */
+/* 16: checks of ownership and privileges became generic */
 #if PG_VERSION_NUM >= 160000
 #include "catalog/pg_class_d.h"
 #include "catalog/pg_database_d.h"
+#include "catalog/pg_proc_d.h"
 #define rt_is_owner(relid, roleid)			object_ownercheck(RelationRelationId, relid, roleid)
 #define rt_is_database_owner(dboid, roleid) object_ownercheck(DatabaseRelationId, dboid, roleid)
+#define rt_proc_aclcheck(proc, roleid)                                                             \
+	object_aclcheck(ProcedureRelationId, proc, roleid, ACL_EXECUTE)
 #else
+#define rt_proc_aclcheck(proc, roleid)		pg_proc_aclcheck(proc, roleid, ACL_EXECUTE)
 #define rt_is_owner(relid, roleid)			pg_class_ownercheck(relid, roleid)
 #define rt_is_database_owner(dboid, roleid) pg_database_ownercheck(dboid, roleid)
 #endif

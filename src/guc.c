@@ -25,6 +25,7 @@ int rt_max_sleep_s = 300;
 int rt_batch_size = 500;
 int rt_batch_timeout_ms = 5000;
 int rt_fold_interval_ms = 10000;
+int rt_callback_tolerance_s = 300;
 int rt_session_timeout_s = 3600;
 int rt_limit_memory_kb = 64 * 1024;
 char *rt_time_zone_name;
@@ -181,6 +182,13 @@ rt_guc_init(void)
 							 PGC_SUSET, 0, NULL, NULL, NULL);
 
 	define_limit_settings();
+	DefineCustomIntVariable("run_tracker.callback_tolerance",
+							"How far the time of a signed callback may be from now.",
+							"A callback that was signed together with a time is refused before and "
+							"after.",
+							&rt_callback_tolerance_s, 300, 1, 24 * 60 * 60, PGC_SUSET, GUC_UNIT_S,
+							NULL, NULL, NULL);
+
 	define_worker_settings();
 	MarkGUCPrefixReserved("run_tracker");
 }

@@ -34,10 +34,11 @@ PG_FUNCTION_INFO_V1(run_tracker_is_service);
 
 typedef struct ClaimsState
 {
+	const char *field; /* to be found at the top level */
 	int depth;
-	bool is_sub;	/* the field being read is "sub" of the top level */
+	bool is_field;	/* it is the one that is being read */
 	bool is_object; /* the claims are an object */
-	char *sub;
+	char *value;
 } ClaimsState;
 
 static RT_JSON_CALLBACK
@@ -78,10 +79,10 @@ claims_field_start(void *state, char *name, bool isnull)
 
 	if (claims->depth == 1 && claims->is_object)
 	{
-		claims->is_sub = strcmp(name, "sub") == 0;
+		claims->is_field = strcmp(name, claims->field) == 0;
 		/* of several fields of a name, the last one counts, as for jsonb */
-		if (claims->is_sub)
-			claims->sub = NULL;
+		if (claims->is_field)
+			claims->value = NULL;
 	}
 	RT_JSON_CALLBACK_DONE;
 }
@@ -91,8 +92,8 @@ claims_scalar(void *state, char *token, JsonTokenType type)
 {
 	ClaimsState *claims = state;
 
-	if (claims->depth == 1 && claims->is_sub && type == JSON_TOKEN_STRING && token[0] != '\0')
-		claims->sub = token;
+	if (claims->depth == 1 && claims->is_field && type == JSON_TOKEN_STRING && token[0] != '\0')
+		claims->value = token;
 	RT_JSON_CALLBACK_DONE;
 }
 
@@ -140,11 +141,14 @@ has_foreign_escapes(const char *json)
 	return false;
 }
 
-/* The claim "sub" of JSON claims; NULL if they do not have one, or are malformed. */
-static char *
-claims_subject(const char *claims)
+/*
+ * A string, not empty, of a JSON object that a gateway has put into a setting, palloc'd; NULL if
+ * it has no such field, or is malformed.
+ */
+char *
+rt_identity_field(const char *claims, const char *field)
 {
-	ClaimsState state = {0};
+	ClaimsState state = {.field = field};
 	JsonSemAction actions = {0};
 	JsonLexContext *lexer;
 	int len = strlen(claims);
@@ -164,7 +168,7 @@ claims_subject(const char *claims)
 	lexer = rt_json_lexer((char *) claims, len);
 	if (pg_parse_json(lexer, &actions) != JSON_SUCCESS || !state.is_object)
 		return NULL;
-	return state.sub;
+	return state.value;
 }
 
 const char *rt_background_actor = NULL;
@@ -180,7 +184,7 @@ rt_identity_user(void)
 
 	setting = GetConfigOption("request.jwt.claims", true, false);
 	if (setting && setting[0] != '\0')
-		return claims_subject(setting);
+		return rt_identity_field(setting, "sub");
 
 	/* PostgREST before version 9 had one setting for each claim */
 	setting = GetConfigOption("request.jwt.claim.sub", true, false);

@@ -74,6 +74,7 @@ extern int rt_max_sleep_s;
 extern int rt_batch_size;
 extern int rt_batch_timeout_ms;
 extern int rt_fold_interval_ms;
+extern int rt_callback_tolerance_s;
 extern int rt_session_timeout_s;
 extern int rt_limit_memory_kb;
 extern pg_tz *rt_time_zone;

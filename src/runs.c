@@ -22,6 +22,7 @@
 #include "utils/datum.h"
 #include "utils/snapmgr.h"
 
+#include "finish.h"
 #include "identity.h"
 #include "notes.h"
 #include "open_runs.h"
@@ -497,7 +498,8 @@ after_insert(RtRun *runs, int n)
 	rt_open_runs_sync(runs, nopen);
 }
 
-static void
+/* Returns how many runs have finished, or finished otherwise: those come first in new then. */
+static int
 after_update(RtRun *old, RtRun *new, int n)
 {
 	RtTransition *transitions = palloc(sizeof(RtTransition) * Max(n, 1));
@@ -509,6 +511,7 @@ after_update(RtRun *old, RtRun *new, int n)
 	int nmoved = 0;
 	int ntouched = 0;
 	int nended = 0;
+	int nfinished = 0;
 
 	for (int i = 0; i < n; i++)
 	{
@@ -548,6 +551,11 @@ after_update(RtRun *old, RtRun *new, int n)
 	rt_tasks_close(ended, nended);
 	if (ntouched > 0)
 		rt_open_runs_touch(touched, ntouched);
+
+	for (int i = 0; i < n; i++)
+		if (!RT_PHASE_IS_OPEN(new[i].phase) && !same_value(old[i].status, new[i].status, -1))
+			new[nfinished++] = new[i];
+	return nfinished;
 }
 
 static void
@@ -570,7 +578,7 @@ compare_runs(const void *a, const void *b)
 
 /*
  * AFTER INSERT, UPDATE or DELETE FOR EACH STATEMENT on runs: totals, open set,
- * history, and the tasks of runs that end.
+ * history, the tasks of runs that end, and functions that want to know of it.
  */
 Datum
 run_tracker_runs_after(PG_FUNCTION_ARGS)
@@ -583,6 +591,8 @@ run_tracker_runs_after(PG_FUNCTION_ARGS)
 	RtRun *new = NULL;
 	int nold = 0;
 	int nnew = 0;
+	int nfinished = 0;
+	int nforced = forced.n;
 
 	/* see what other parts of the statement did */
 	CommandCounterIncrement();
@@ -611,7 +621,7 @@ run_tracker_runs_after(PG_FUNCTION_ARGS)
 	else if (TRIGGER_FIRED_BY_UPDATE(trigdata->tg_event))
 	{
 		if (nnew > 0)
-			after_update(old, new, nnew);
+			nfinished = after_update(old, new, nnew);
 	}
 	else if (TRIGGER_FIRED_BY_DELETE(trigdata->tg_event))
 	{
@@ -619,5 +629,10 @@ run_tracker_runs_after(PG_FUNCTION_ARGS)
 			after_delete(old, nold);
 	}
 	rt_stats_end(stats);
+
+	/* what users do in there is nothing that the tracker does */
+	forced.n = 0;
+	rt_finish_call(new, nfinished);
+	forced.n = nforced;
 	return PointerGetDatum(NULL);
 }

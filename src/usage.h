@@ -20,6 +20,7 @@ typedef struct RtWindows
 {
 	DateADT day;
 	DateADT month; /* its first day */
+	DateADT next_month;
 	TimestampTz day_ends_at;
 	TimestampTz month_ends_at;
 } RtWindows;
