@@ -146,6 +146,9 @@ COMMENT ON FUNCTION run_tracker.purge_sessions(interval, integer) IS
 CREATE FUNCTION run_tracker.install_sessions() RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET client_min_messages = warning
 AS $install$
+DECLARE
+    complete boolean := EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = to_regclass('run_tracker.sessions')
+                                                           AND t.tgname = 'run_tracker_delete');
 BEGIN
     IF to_regclass('run_tracker.sessions') IS NULL THEN
         CREATE TABLE run_tracker.sessions (
@@ -240,6 +243,15 @@ BEGIN
         COMMENT ON COLUMN run_tracker.session_snapshots.updated_at IS 'When it was written (wall clock).';
     END IF;
     PERFORM run_tracker.install_policy('run_tracker.session_snapshots');
+    -- what sessions have left behind that were deleted while there was no trigger
+    IF NOT complete THEN
+        PERFORM run_tracker.as_owner('run_tracker.session_deltas',
+            'DELETE FROM run_tracker.session_deltas d
+             WHERE NOT EXISTS (SELECT FROM run_tracker.sessions s WHERE s.session_id = d.session_id)');
+        PERFORM run_tracker.as_owner('run_tracker.session_snapshots',
+            'DELETE FROM run_tracker.session_snapshots p
+             WHERE NOT EXISTS (SELECT FROM run_tracker.sessions s WHERE s.session_id = p.session_id)');
+    END IF;
 
     IF to_regclass('run_tracker.active_sessions') IS NULL THEN
         CREATE VIEW run_tracker.active_sessions WITH (security_invoker = true) AS
