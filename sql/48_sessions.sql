@@ -160,14 +160,14 @@ BEGIN
             metadata jsonb,
             created_at timestamptz NOT NULL,
             updated_at timestamptz NOT NULL,
-            active_hour timestamptz NOT NULL,
+            active_hour_at timestamptz NOT NULL,
             closed_at timestamptz,
             CONSTRAINT sessions_pkey PRIMARY KEY (session_id)
         ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.05);
         CREATE INDEX sessions_created_at_idx ON run_tracker.sessions (created_at);
         CREATE INDEX sessions_user_id_created_at_idx ON run_tracker.sessions (user_id, created_at DESC);
         -- on the hour of the last touch, so that most touches leave it alone: they stay HOT
-        CREATE INDEX sessions_active_idx ON run_tracker.sessions (user_id, active_hour) WHERE closed_at IS NULL;
+        CREATE INDEX sessions_active_idx ON run_tracker.sessions (user_id, active_hour_at) WHERE closed_at IS NULL;
         ALTER TABLE run_tracker.sessions ENABLE ROW LEVEL SECURITY;
         PERFORM run_tracker.revoke_all('run_tracker.sessions');
 
@@ -182,7 +182,7 @@ BEGIN
         COMMENT ON COLUMN run_tracker.sessions.metadata IS 'Anything else, a JSON object.';
         COMMENT ON COLUMN run_tracker.sessions.created_at IS 'When the session was opened (wall clock). Computed.';
         COMMENT ON COLUMN run_tracker.sessions.updated_at IS 'When it was last touched or appended to, or closed (wall clock). Computed.';
-        COMMENT ON COLUMN run_tracker.sessions.active_hour IS 'updated_at down to the full hour (UTC), for an index that seldom changes. Computed.';
+        COMMENT ON COLUMN run_tracker.sessions.active_hour_at IS 'updated_at down to the full hour (UTC), for an index that seldom changes. Computed.';
         COMMENT ON COLUMN run_tracker.sessions.closed_at IS
         'When the session was closed: assigning anything closes it now. Never changes then.';
     END IF;
@@ -269,7 +269,7 @@ BEGIN
                  FROM run_tracker.runs o WHERE o.session_id = s.session_id::text AND o.user_id = s.user_id
                  ORDER BY o.created_at DESC LIMIT 1) l ON true
         WHERE s.closed_at IS NULL
-          AND s.active_hour > statement_timestamp() - t.timeout - interval '1 hour'
+          AND s.active_hour_at > statement_timestamp() - t.timeout - interval '1 hour'
           AND s.updated_at > statement_timestamp() - t.timeout;
         PERFORM run_tracker.revoke_all('run_tracker.active_sessions');
 

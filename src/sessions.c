@@ -230,7 +230,7 @@ require_quota(Relation rel, Datum user_id, Datum session_id, const RtLimits *lim
 {
 	Census census = {.rel = rel, .t = rt_table(RT_sessions), .user_id = user_id};
 	AttrNumber keys[] = {RT_ATT(census.t, sessions, user_id),
-						 RT_ATT(census.t, sessions, active_hour)};
+						 RT_ATT(census.t, sessions, active_hour_at)};
 	int64 limit = limits->concurrent_sessions;
 	bool settled;
 
@@ -296,7 +296,7 @@ set_touched(RtRow *row, TimestampTz moment)
 	const RtTable *t = row->table;
 
 	rt_row_set(row, RT_ATT(t, sessions, updated_at), TimestampTzGetDatum(moment));
-	rt_row_set(row, RT_ATT(t, sessions, active_hour), TimestampTzGetDatum(hour_of(moment)));
+	rt_row_set(row, RT_ATT(t, sessions, active_hour_at), TimestampTzGetDatum(hour_of(moment)));
 }
 
 /* The user of a new session: the caller, unless a service says otherwise. */
@@ -365,7 +365,7 @@ change_row(RtRow *row)
 {
 	const RtTable *t = row->table;
 	AttrNumber computed[] = {RT_ATT(t, sessions, tier),		  RT_ATT(t, sessions, created_at),
-							 RT_ATT(t, sessions, updated_at), RT_ATT(t, sessions, active_hour),
+							 RT_ATT(t, sessions, updated_at), RT_ATT(t, sessions, active_hour_at),
 							 RT_ATT(t, sessions, version),	  RT_ATT(t, sessions, snapshot_after)};
 	AttrNumber session_id = RT_ATT(t, sessions, session_id);
 	AttrNumber updated_at = RT_ATT(t, sessions, updated_at);

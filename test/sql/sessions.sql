@@ -24,7 +24,7 @@ SELECT run_tracker.grant_client('regress_sessions_client'), run_tracker.grant_se
 :as_alice
 SELECT run_tracker.open_session(session_id => :s1, metadata => '{"app": "editor"}');
 :show
-SELECT snapshot_after, created_at > now() - interval '1 minute' AS created, updated_at >= created_at AS updated, active_hour = date_trunc('hour', updated_at, 'UTC') AS hour FROM run_tracker.sessions;
+SELECT snapshot_after, created_at > now() - interval '1 minute' AS created, updated_at >= created_at AS updated, active_hour_at = date_trunc('hour', updated_at, 'UTC') AS hour FROM run_tracker.sessions;
 SELECT run_tracker.touch_session(:s1), run_tracker.touch_session(:s1);
 SELECT run_tracker.close_session(:s1);
 SELECT run_tracker.close_session(:s1);
@@ -148,8 +148,8 @@ DELETE FROM run_tracker.sessions;
 INSERT INTO run_tracker.sessions (session_id, user_id, created_at, updated_at, closed_at) VALUES
     (:s1, 'alice', '2026-01-01', '2026-01-02', '2026-01-02'), (:s2, 'alice', '2026-01-01', '-infinity', NULL), (:s3, 'alice', '2026-01-01', 'infinity', NULL);
 SELECT right(session_id::text, 2) AS id, created_at::date, CASE WHEN session_id <> :s3 THEN updated_at END AS updated_at, updated_at <= clock_timestamp() AS past, closed_at::date FROM run_tracker.sessions ORDER BY 1;
-UPDATE run_tracker.sessions SET tier = 'x', version = 7, snapshot_after = -1, created_at = now(), updated_at = '2026-01-01', active_hour = '2026-01-01' WHERE session_id = :s3;
-SELECT tier, version, snapshot_after, created_at::date, updated_at > now() - interval '1 minute' AS touched, active_hour > now() - interval '2 hours' AS touched FROM run_tracker.sessions WHERE session_id = :s3;
+UPDATE run_tracker.sessions SET tier = 'x', version = 7, snapshot_after = -1, created_at = now(), updated_at = '2026-01-01', active_hour_at = '2026-01-01' WHERE session_id = :s3;
+SELECT tier, version, snapshot_after, created_at::date, updated_at > now() - interval '1 minute' AS touched, active_hour_at > now() - interval '2 hours' AS touched FROM run_tracker.sessions WHERE session_id = :s3;
 CALL pg_temp.try($$UPDATE run_tracker.sessions SET user_id = 'bob' WHERE session_id = '50000000-0000-0000-0000-000000000003'$$);
 CALL pg_temp.try($$UPDATE run_tracker.sessions SET session_id = '50000000-0000-0000-0000-000000000004' WHERE session_id = '50000000-0000-0000-0000-000000000003'$$);
 
@@ -311,7 +311,7 @@ SELECT user_id FROM run_tracker.sessions UNION ALL SELECT user_id FROM run_track
 CALL pg_temp.try($$UPDATE run_tracker.sessions SET version = 9$$);
 CALL pg_temp.try($$UPDATE run_tracker.sessions SET tier = 'pro'$$);
 CALL pg_temp.try($$UPDATE run_tracker.sessions SET updated_at = '2026-01-01'$$);
-CALL pg_temp.try($$UPDATE run_tracker.sessions SET active_hour = '2026-01-01'$$);
+CALL pg_temp.try($$UPDATE run_tracker.sessions SET active_hour_at = '2026-01-01'$$);
 CALL pg_temp.try($$INSERT INTO run_tracker.sessions (updated_at) VALUES ('2026-01-01')$$);
 CALL pg_temp.try($$INSERT INTO run_tracker.sessions (closed_at) VALUES ('2026-01-01')$$);
 CALL pg_temp.try($$INSERT INTO run_tracker.session_deltas (session_id, delta, created_at) VALUES ('50000000-0000-0000-0000-000000000002', '{}', '2026-01-01')$$);
