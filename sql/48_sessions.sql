@@ -77,46 +77,14 @@ COMMENT ON FUNCTION run_tracker.open_session(text, uuid, jsonb) IS
 'Opens a session and returns its id. With the id of a session that is the user''s own and open, touches and returns that, so that a request can be repeated; 23505 if it is closed, or somebody else''s. RT004 if the user has as many active sessions as he may have; 42501 for another user, unless for services.';
 
 CREATE FUNCTION run_tracker.touch_session(session_id uuid) RETURNS boolean
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-AS $$
-#variable_conflict use_column
-BEGIN
-    PERFORM run_tracker.require_tables();
-    UPDATE run_tracker.sessions s SET metadata = s.metadata WHERE s.session_id = $1 AND s.closed_at IS NULL;
-    IF FOUND THEN
-        RETURN true;
-    END IF;
-    PERFORM FROM run_tracker.sessions s WHERE s.session_id = $1;
-    IF FOUND THEN
-        RAISE EXCEPTION 'session is closed'
-            USING ERRCODE = 'object_not_in_prerequisite_state',
-                  DETAIL = format('Session %s cannot be opened again.', $1), HINT = 'Open another session.';
-    END IF;
-    RAISE EXCEPTION 'session not found'
-        USING ERRCODE = 'no_data_found', DETAIL = format('There is no session %s that you may see.', $1);
-END
-$$;
+LANGUAGE c SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'run_tracker_touch_session';
 COMMENT ON FUNCTION run_tracker.touch_session(uuid) IS
 'Keeps a session active, or makes it active again; returns true. RT004 if it was not active, and the user has as many active sessions as he may have; 55000 if it is closed, P0002 if there is no such session.';
 
 CREATE FUNCTION run_tracker.close_session(session_id uuid) RETURNS boolean
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-AS $$
-#variable_conflict use_column
-BEGIN
-    PERFORM run_tracker.require_tables();
-    UPDATE run_tracker.sessions s SET closed_at = now() WHERE s.session_id = $1 AND s.closed_at IS NULL;
-    IF FOUND THEN
-        RETURN true;
-    END IF;
-    PERFORM FROM run_tracker.sessions s WHERE s.session_id = $1;
-    IF FOUND THEN
-        RETURN false;
-    END IF;
-    RAISE EXCEPTION 'session not found'
-        USING ERRCODE = 'no_data_found', DETAIL = format('There is no session %s that you may see.', $1);
-END
-$$;
+LANGUAGE c SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'run_tracker_close_session';
 COMMENT ON FUNCTION run_tracker.close_session(uuid) IS
 'Closes a session for good; its state stays readable. True if it was open, false if it is closed already. P0002 if there is no such session.';
 
@@ -178,6 +146,9 @@ COMMENT ON FUNCTION run_tracker.purge_sessions(interval, integer) IS
 CREATE FUNCTION run_tracker.install_sessions() RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET client_min_messages = warning
 AS $install$
+DECLARE
+    complete boolean := EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = to_regclass('run_tracker.sessions')
+                                                           AND t.tgname = 'run_tracker_delete');
 BEGIN
     IF to_regclass('run_tracker.sessions') IS NULL THEN
         CREATE TABLE run_tracker.sessions (
@@ -189,14 +160,14 @@ BEGIN
             metadata jsonb,
             created_at timestamptz NOT NULL,
             updated_at timestamptz NOT NULL,
-            active_hour timestamptz NOT NULL,
+            active_hour_at timestamptz NOT NULL,
             closed_at timestamptz,
             CONSTRAINT sessions_pkey PRIMARY KEY (session_id)
         ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.05);
         CREATE INDEX sessions_created_at_idx ON run_tracker.sessions (created_at);
         CREATE INDEX sessions_user_id_created_at_idx ON run_tracker.sessions (user_id, created_at DESC);
         -- on the hour of the last touch, so that most touches leave it alone: they stay HOT
-        CREATE INDEX sessions_active_idx ON run_tracker.sessions (user_id, active_hour) WHERE closed_at IS NULL;
+        CREATE INDEX sessions_active_idx ON run_tracker.sessions (user_id, active_hour_at) WHERE closed_at IS NULL;
         ALTER TABLE run_tracker.sessions ENABLE ROW LEVEL SECURITY;
         PERFORM run_tracker.revoke_all('run_tracker.sessions');
 
@@ -211,7 +182,7 @@ BEGIN
         COMMENT ON COLUMN run_tracker.sessions.metadata IS 'Anything else, a JSON object.';
         COMMENT ON COLUMN run_tracker.sessions.created_at IS 'When the session was opened (wall clock). Computed.';
         COMMENT ON COLUMN run_tracker.sessions.updated_at IS 'When it was last touched or appended to, or closed (wall clock). Computed.';
-        COMMENT ON COLUMN run_tracker.sessions.active_hour IS 'updated_at down to the full hour (UTC), for an index that seldom changes. Computed.';
+        COMMENT ON COLUMN run_tracker.sessions.active_hour_at IS 'updated_at down to the full hour (UTC), for an index that seldom changes. Computed.';
         COMMENT ON COLUMN run_tracker.sessions.closed_at IS
         'When the session was closed: assigning anything closes it now. Never changes then.';
     END IF;
@@ -272,6 +243,15 @@ BEGIN
         COMMENT ON COLUMN run_tracker.session_snapshots.updated_at IS 'When it was written (wall clock).';
     END IF;
     PERFORM run_tracker.install_policy('run_tracker.session_snapshots');
+    -- what sessions have left behind that were deleted while there was no trigger
+    IF NOT complete THEN
+        PERFORM run_tracker.as_owner('run_tracker.session_deltas',
+            'DELETE FROM run_tracker.session_deltas d
+             WHERE NOT EXISTS (SELECT FROM run_tracker.sessions s WHERE s.session_id = d.session_id)');
+        PERFORM run_tracker.as_owner('run_tracker.session_snapshots',
+            'DELETE FROM run_tracker.session_snapshots p
+             WHERE NOT EXISTS (SELECT FROM run_tracker.sessions s WHERE s.session_id = p.session_id)');
+    END IF;
 
     IF to_regclass('run_tracker.active_sessions') IS NULL THEN
         CREATE VIEW run_tracker.active_sessions WITH (security_invoker = true) AS
@@ -289,7 +269,7 @@ BEGIN
                  FROM run_tracker.runs o WHERE o.session_id = s.session_id::text AND o.user_id = s.user_id
                  ORDER BY o.created_at DESC LIMIT 1) l ON true
         WHERE s.closed_at IS NULL
-          AND s.active_hour > statement_timestamp() - t.timeout - interval '1 hour'
+          AND s.active_hour_at > statement_timestamp() - t.timeout - interval '1 hour'
           AND s.updated_at > statement_timestamp() - t.timeout;
         PERFORM run_tracker.revoke_all('run_tracker.active_sessions');
 

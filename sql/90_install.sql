@@ -163,12 +163,6 @@ BEGIN
             'DELETE FROM run_tracker.open_runs o
              WHERE NOT EXISTS (SELECT FROM run_tracker.runs r
                                WHERE r.run_id = o.run_id AND r.phase IN (''queued'', ''active'', ''waiting''))');
-        PERFORM run_tracker.as_owner('run_tracker.session_deltas',
-            'DELETE FROM run_tracker.session_deltas d
-             WHERE NOT EXISTS (SELECT FROM run_tracker.sessions s WHERE s.session_id = d.session_id)');
-        PERFORM run_tracker.as_owner('run_tracker.session_snapshots',
-            'DELETE FROM run_tracker.session_snapshots p
-             WHERE NOT EXISTS (SELECT FROM run_tracker.sessions s WHERE s.session_id = p.session_id)');
         PERFORM run_tracker.rebuild_open_runs();
         PERFORM run_tracker.rebuild_totals();
     END IF;

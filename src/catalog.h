@@ -332,7 +332,7 @@
 	X(sessions, metadata, JSONBOID, false) \
 	X(sessions, created_at, TIMESTAMPTZOID, true) \
 	X(sessions, updated_at, TIMESTAMPTZOID, true) \
-	X(sessions, active_hour, TIMESTAMPTZOID, true) \
+	X(sessions, active_hour_at, TIMESTAMPTZOID, true) \
 	X(sessions, closed_at, TIMESTAMPTZOID, false)
 
 #define RT_COLUMNS_session_deltas(X) \

@@ -189,14 +189,6 @@ typedef struct Target
 	int64 snapshot_after; /* what is left until the next snapshot */
 } Target;
 
-static void
-not_found(Datum session_id)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_NO_DATA_FOUND), errmsg("session not found"),
-			 errdetail("There is no session %s that you may see.", rt_uuid_string(session_id))));
-}
-
 /* Find and lock the session of a new delta: P0002 unless it is the caller's, 55000 if closed. */
 static void
 begin_append(Target *target, const RtRow *row)
@@ -213,26 +205,23 @@ begin_append(Target *target, const RtRow *row)
 	slot = target->probe.slot;
 	/* of its versions, the last one is found first this way, mostly */
 	if (!rt_probe_next(&target->probe, BackwardScanDirection))
-		not_found(target->session_id);
+		rt_session_not_found(target->session_id);
 	target->user_id =
 		datumCopy(slot_getattr(slot, RT_ATT(t, sessions, user_id), &isnull), false, -1);
 	if (!rt_identity_owns(target->user_id) ||
 		(!rt_row_isnull(row, user_att) &&
 		 !datum_image_eq(PointerGetDatum(PG_DETOAST_DATUM(rt_row_get(row, user_att))),
 						 PointerGetDatum(PG_DETOAST_DATUM(target->user_id)), false, -1)))
-		not_found(target->session_id);
+		rt_session_not_found(target->session_id);
 	if (!rt_row_lock(target->rel, slot, target->snapshot, LockTupleNoKeyExclusive, true))
-		not_found(target->session_id);
+		rt_session_not_found(target->session_id);
 	rt_row_require_visible(target->rel, slot);
 	target->version = DatumGetInt64(slot_getattr(slot, RT_ATT(t, sessions, version), &isnull));
 	target->snapshot_after =
 		DatumGetInt64(slot_getattr(slot, RT_ATT(t, sessions, snapshot_after), &isnull));
 	(void) slot_getattr(slot, RT_ATT(t, sessions, closed_at), &isnull);
 	if (!isnull)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE), errmsg("session is closed"),
-				 errdetail("Session %s takes no more deltas.", rt_uuid_string(target->session_id)),
-				 errhint("Open another session."), errtable(target->rel)));
+		rt_session_refuse_closed(target->session_id);
 }
 
 static void
@@ -378,7 +367,7 @@ run_tracker_session_state(PG_FUNCTION_ARGS)
 	SPI_connect();
 	rt_plan_execute(&find, fcinfo->args, SPI_OK_SELECT, true);
 	if (SPI_processed == 0)
-		not_found(session_id);
+		rt_session_not_found(session_id);
 	version =
 		DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 	SPI_finish();

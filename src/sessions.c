@@ -27,6 +27,7 @@
 #include "utils/fmgroids.h"
 #include "utils/snapmgr.h"
 
+#include "calls.h"
 #include "changes.h"
 #include "identity.h"
 #include "limits.h"
@@ -36,6 +37,8 @@
 
 PG_FUNCTION_INFO_V1(run_tracker_sessions_before);
 PG_FUNCTION_INFO_V1(run_tracker_sessions_after);
+PG_FUNCTION_INFO_V1(run_tracker_touch_session);
+PG_FUNCTION_INFO_V1(run_tracker_close_session);
 
 /* the longest time that may pass between a look at the clock and the write, unless locked */
 #define TOUCH_MARGIN USECS_PER_SEC
@@ -46,6 +49,25 @@ static struct
 	bool active;
 	pg_uuid_t session_id;
 } appending;
+
+/* P0002: no such session, or not the caller's; the error is the same. */
+void
+rt_session_not_found(Datum session_id)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_NO_DATA_FOUND), errmsg("session not found"),
+			 errdetail("There is no session %s that you may see.", rt_uuid_string(session_id))));
+}
+
+/* 55000: there is nothing that can be done to a closed session. */
+void
+rt_session_refuse_closed(Datum session_id)
+{
+	ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE), errmsg("session is closed"),
+					errdetail("Session %s can be read, but neither touched nor changed any more.",
+							  rt_uuid_string(session_id)),
+					errhint("Open another session.")));
+}
 
 /* ----------------------------------------------------------------
  * The quota on concurrent sessions
@@ -191,16 +213,15 @@ count_pending(Census *census, TransactionId *xid, ItemPointer tid)
 }
 
 static void
-refuse(const Census *census, const RtLimits *limits, int64 active)
+refuse(Relation rel, int64 active, int64 limit)
 {
-	ereport(ERROR,
-			(errcode(ERRCODE_RT_QUOTA_EXCEEDED), errmsg("quota of concurrent sessions exceeded"),
-			 errdetail("User \"%s\" of tier \"%s\" has %lld active sessions, the limit is %lld.",
-					   TextDatumGetCString(census->user_id), limits->tier, (long long) active,
-					   (long long) limits->concurrent_sessions),
-			 errhint("Close a session, or wait until one has not been touched for %d seconds.",
-					 rt_session_timeout_s),
-			 errtable(census->rel)));
+	ereport(ERROR, (errcode(ERRCODE_RT_QUOTA_EXCEEDED),
+					errmsg("quota exceeded: %s", "concurrent_sessions"),
+					errdetail("Used: %lld, limit: %lld.", (long long) active, (long long) limit),
+					errhint("Close a session, or wait until one has not been touched for "
+							"run_tracker.session_timeout (%d s).",
+							rt_session_timeout_s),
+					errtable(rel)));
 }
 
 /* RT004 unless the user may have one more active session.  The caller holds the user's lock. */
@@ -209,7 +230,7 @@ require_quota(Relation rel, Datum user_id, Datum session_id, const RtLimits *lim
 {
 	Census census = {.rel = rel, .t = rt_table(RT_sessions), .user_id = user_id};
 	AttrNumber keys[] = {RT_ATT(census.t, sessions, user_id),
-						 RT_ATT(census.t, sessions, active_hour)};
+						 RT_ATT(census.t, sessions, active_hour_at)};
 	int64 limit = limits->concurrent_sessions;
 	bool settled;
 
@@ -225,7 +246,7 @@ require_quota(Relation rel, Datum user_id, Datum session_id, const RtLimits *lim
 		census.snapshot = rt_latest_snapshot();
 		active = count_active(&census);
 		if (active >= limit)
-			refuse(&census, limits, active);
+			refuse(rel, active, limit);
 		settled = active + count_pending(&census, &xid, &tid) < limit;
 		UnregisterSnapshot(census.snapshot);
 		if (TransactionIdIsValid(xid) && !settled)
@@ -275,7 +296,7 @@ set_touched(RtRow *row, TimestampTz moment)
 	const RtTable *t = row->table;
 
 	rt_row_set(row, RT_ATT(t, sessions, updated_at), TimestampTzGetDatum(moment));
-	rt_row_set(row, RT_ATT(t, sessions, active_hour), TimestampTzGetDatum(hour_of(moment)));
+	rt_row_set(row, RT_ATT(t, sessions, active_hour_at), TimestampTzGetDatum(hour_of(moment)));
 }
 
 /* The user of a new session: the caller, unless a service says otherwise. */
@@ -344,7 +365,7 @@ change_row(RtRow *row)
 {
 	const RtTable *t = row->table;
 	AttrNumber computed[] = {RT_ATT(t, sessions, tier),		  RT_ATT(t, sessions, created_at),
-							 RT_ATT(t, sessions, updated_at), RT_ATT(t, sessions, active_hour),
+							 RT_ATT(t, sessions, updated_at), RT_ATT(t, sessions, active_hour_at),
 							 RT_ATT(t, sessions, version),	  RT_ATT(t, sessions, snapshot_after)};
 	AttrNumber session_id = RT_ATT(t, sessions, session_id);
 	AttrNumber updated_at = RT_ATT(t, sessions, updated_at);
@@ -460,4 +481,57 @@ rt_session_advance(RtProbe *probe, int64 version, int64 snapshot_after)
 	}
 	PG_END_TRY();
 	rt_writer_close(&writer);
+}
+
+/* ----------------------------------------------------------------
+ * Functions
+ * ----------------------------------------------------------------
+ */
+
+/* Update a session that is open; false if it is closed, P0002 if there is none. */
+static bool
+update_open(FunctionCallInfo fcinfo, RtPlan *update)
+{
+	static RtPlan find = {"SELECT FROM run_tracker.sessions WHERE session_id = $1", 1, {UUIDOID}};
+	bool updated;
+
+	rt_call_require(fcinfo, 0, "session_id");
+	(void) rt_table(RT_sessions);
+	SPI_connect();
+	rt_plan_execute(update, fcinfo->args, SPI_OK_UPDATE, false);
+	updated = SPI_processed > 0;
+	if (!updated)
+	{
+		rt_plan_execute(&find, fcinfo->args, SPI_OK_SELECT, false);
+		if (SPI_processed == 0)
+			rt_session_not_found(PG_GETARG_DATUM(0));
+	}
+	SPI_finish();
+	return updated;
+}
+
+/* touch_session(session_id) → true */
+Datum
+run_tracker_touch_session(PG_FUNCTION_ARGS)
+{
+	static RtPlan touch = {"UPDATE run_tracker.sessions SET metadata = metadata "
+						   "WHERE session_id = $1 AND closed_at IS NULL",
+						   1,
+						   {UUIDOID}};
+
+	if (!update_open(fcinfo, &touch))
+		rt_session_refuse_closed(PG_GETARG_DATUM(0));
+	PG_RETURN_BOOL(true);
+}
+
+/* close_session(session_id) → changed */
+Datum
+run_tracker_close_session(PG_FUNCTION_ARGS)
+{
+	static RtPlan close = {"UPDATE run_tracker.sessions SET closed_at = pg_catalog.now() "
+						   "WHERE session_id = $1 AND closed_at IS NULL",
+						   1,
+						   {UUIDOID}};
+
+	PG_RETURN_BOOL(update_open(fcinfo, &close));
 }

@@ -13,6 +13,8 @@
 /* bytes of deltas that are read without a snapshot, however small the state is */
 #define RT_SNAPSHOT_SLACK 8192
 
+extern void rt_session_not_found(Datum session_id);
+extern void rt_session_refuse_closed(Datum session_id);
 extern void rt_session_advance(RtProbe *probe, int64 version, int64 snapshot_after);
 
 #endif /* RT_SESSIONS_H */

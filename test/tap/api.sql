@@ -258,6 +258,16 @@ SELECT set_eq(
     ('release_usage(reservation_id uuid) boolean'),
     ('purge_usage(older_than interval DEFAULT ''90 days''::interval, max_rows integer DEFAULT 10000) bigint'),
     ('forget_reservations(before timestamp with time zone, max_rows integer) bigint'),
+    -- sessions
+    ('open_session(user_id text?, session_id uuid?, metadata jsonb?) uuid'),
+    ('touch_session(session_id uuid) boolean'),
+    ('close_session(session_id uuid) boolean'),
+    ('append_delta(session_id uuid, base_version bigint, delta jsonb) bigint'),
+    ('session_state(session_id uuid, at_version bigint?) jsonb'),
+    ('read_session(session_id uuid) TABLE(version bigint, state jsonb)'),
+    ('purge_sessions(older_than interval DEFAULT ''30 days''::interval, max_sessions integer DEFAULT 10000) bigint'),
+    ('merge_patch(target jsonb, patch jsonb) jsonb'),
+    ('merge_patches(jsonb) jsonb'),
     -- what has to happen from time to time
     ('purge_runs(older_than interval DEFAULT ''30 days''::interval, max_runs integer DEFAULT 10000, '
      'phases text[] DEFAULT ''{succeeded,failed,cancelled,timed_out}''::text[]) bigint'),
@@ -302,20 +312,23 @@ SELECT set_eq(
                      summarize_trend,trend_stats,task_target,check_batch,run_conditions,find_runs,list_runs,export_runs,
                      run_details,compare_run_values,compare_runs,run_timeline,timeline,report_html,dashboard_html,report_timeline,
                      report_messages,report_tasks,report_retrievals,report_artifacts,report_logs,html_page,describe_open_runs,
-                     health,read_metrics,openmetrics,quotas,read_quotas,usage_sums}'::text[])$$,
+                     health,read_metrics,openmetrics,quotas,read_quotas,usage_sums,
+                     session_state,read_session}'::text[])$$,
     'these functions only read');
 SELECT set_eq(
     $$SELECT proname::text FROM our_functions WHERE provolatile = 'i'$$,
     $$SELECT unnest('{log_level_rank,functions_for,histogram_bucket,histogram_bound,histogram_quantile,histogram_count,
                      histogram_accumulate,histogram_result,merge_histograms,histogram_metrics,html_escape,html_number,
                      html_text,html_time,html_phase,html_badge,html_line,html_cell,html_meter,html_tick,html_fact,html_details,
-                     html_json,html_section,html_more,html_style,html_chart}'::text[])$$,
+                     html_json,html_section,html_more,html_style,html_chart,
+                     merge_patch,merge_patches_add,merge_patches_result,merge_patches}'::text[])$$,
     'these functions look at their arguments only; all others are volatile');
 
 SELECT set_eq(
     $$SELECT proname::text FROM our_functions WHERE proparallel = 's'$$,
     ARRAY['tracker_version', 'current_user_id', 'is_service', 'log_level_rank', 'uuidv7', 'histogram_bucket', 'histogram_bound',
-          'histogram_quantile', 'histogram_count', 'histogram_accumulate', 'histogram_result', 'merge_histograms'],
+          'histogram_quantile', 'histogram_count', 'histogram_accumulate', 'histogram_result', 'merge_histograms',
+          'merge_patch', 'merge_patches_add', 'merge_patches_result', 'merge_patches'],
     'parallel workers may call these functions');
 
 SELECT is_empty(
@@ -340,7 +353,9 @@ SELECT set_eq(
           'histogram_accumulate', 'histogram_result', 'merge_histograms',
           -- this one registers the search path of its caller
           'on_finish',
-          'tiers_before', 'accounts_before', 'usage_records_before', 'usage_records_after'],
+          'tiers_before', 'accounts_before', 'usage_records_before', 'usage_records_after',
+          'sessions_before', 'sessions_after', 'session_deltas_before',
+          'merge_patch', 'merge_patches_add', 'merge_patches_result', 'merge_patches'],
     'all other functions have the search path pg_catalog, pg_temp');
 SELECT is_empty(
     $$SELECT p.signature FROM our_functions p JOIN pg_language l ON l.oid = p.prolang
@@ -379,7 +394,8 @@ SELECT set_eq(
           'view recent_runs', 'view metrics', 'view worker_status',
           'table finish_handlers',
           'table breakers', 'view rate_limits', 'view circuit_breakers',
-          'table tiers', 'table accounts', 'table usage_records', 'table reservations', 'view usage'],
+          'table tiers', 'table accounts', 'table usage_records', 'table reservations', 'view usage',
+          'table sessions', 'table session_deltas', 'table session_snapshots', 'view active_sessions'],
     'there are these tables and views');
 
 -- The columns that clients read and write, in no order: a dump of an older version has another one.
@@ -541,7 +557,10 @@ SELECT set_eq(
  'tiers.name', 'accounts.user_id', 'accounts.tier',
           'usage_records.usage_id', 'usage_records.user_id', 'usage_records.used_at',
           'reservations.reservation_id', 'reservations.user_id', 'reservations.state', 'reservations.expires_at', 'reservations.ended_at',
-          'stat_deltas.user_id', 'stat_deltas.usage_on'],
+          'stat_deltas.user_id', 'stat_deltas.usage_on',
+          -- active_hour_at changes at most once an hour
+          'sessions.session_id', 'sessions.user_id', 'sessions.created_at', 'sessions.closed_at', 'sessions.active_hour_at',
+          'session_deltas.session_id', 'session_deltas.version', 'session_snapshots.session_id'],
     'no index of the ledger or the totals is on a column that changes while a row is open');
 SELECT set_eq(
     $$SELECT attname FROM indexed_columns WHERE relation = 'open_runs'$$,
@@ -671,13 +690,16 @@ FROM unnest('{tracker_version,current_user_id,is_service,lifecycle_diagram,run_m
               report_timeline,report_messages,report_tasks,report_retrievals,report_artifacts,report_logs,html_escape,
               html_number,html_text,html_time,html_phase,html_badge,html_line,html_cell,html_meter,html_tick,html_fact,
               html_details,html_json,html_section,html_more,html_style,html_page,html_chart,health,describe_open_runs,read_metrics,histogram_metrics,openmetrics,
-              rate_limit_state,breaker_state,read_breakers,              quotas,read_quotas,usage_sums}'::text[]) f
+              rate_limit_state,breaker_state,read_breakers,
+              merge_patch,merge_patches,session_state,read_session,
+              quotas,read_quotas,usage_sums}'::text[]) f
 UNION ALL
 SELECT t, 'SELECT'
 FROM unnest('{table runs,table tasks,table response_chunks,table messages,table logs,table retrievals,table artifacts,
               table transitions,table run_totals,table open_runs,table stat_deltas,table stat_totals,table lifecycles,
               table installation,view run_summary,view active_runs,view recent_runs,view metrics,
               table breakers,view rate_limits,view circuit_breakers,
+              table sessions,table session_deltas,table session_snapshots,view active_sessions,
               table tiers,table accounts,table usage_records,table reservations,view usage}'::text[]) t
 UNION ALL VALUES ('schema', 'USAGE');
 
@@ -694,6 +716,7 @@ FROM unnest('{uuidv7,create_run,start_run,complete_run,fail_run,cancel_run,retry
               create_task,start_task,complete_task,fail_task,cancel_task,append_response,add_message,add_log,
               log_retrieval,add_artifact,heartbeat_run,release_run,create_runs,create_tasks,complete_tasks,check_batch,
               task_target,consume_rate_limit,consume_rate_limit_or_fail,
+              open_session,touch_session,close_session,append_delta,
 ensure_account,record_usage,log_request,reserve_usage,settle_usage,release_usage}'::text[]) f
 UNION ALL VALUES
 ('table runs', 'INSERT (current_step, error, error_detail, inputs, kind, lifecycle, max_attempts, max_duration, metadata, '
@@ -722,6 +745,9 @@ UNION ALL VALUES
                     'retrieval_id, similarity, size_bytes, source, source_document_id, source_document_name, '
                     'task_id, type, url)'),
 ('table accounts', 'INSERT (user_id)'),
+('table sessions', 'INSERT (metadata, session_id, user_id)'),
+('table sessions', 'UPDATE (closed_at, metadata)'),
+('table session_deltas', 'INSERT (delta, session_id, user_id, version)'),
 ('table usage_records', 'INSERT (cost, endpoint, input_tokens, metadata, model, output_tokens, provider, requests, reservation_id, '
                         'run_id, session_id, source, task_id, total_tokens, usage_id, user_id)');
 
@@ -736,11 +762,11 @@ SELECT set_eq(
       UNION ALL SELECT 'function ' || f, 'EXECUTE'
                 FROM unnest('{define_lifecycle,drop_lifecycle,rebuild_totals,claim_runs,expire_runs,purge_runs,
                               schedule_maintenance,unschedule_maintenance,has_cron,wake_worker,worker_state,
-                              fold_statistics,purge_usage,forget_reservations,on_finish,drop_on_finish,
+                              fold_statistics,purge_sessions,purge_usage,forget_reservations,on_finish,drop_on_finish,
                               reset_rate_limit,breaker_allow,breaker_allow_or_fail,breaker_record,reset_breaker}'::text[]) f
       UNION ALL VALUES ('view worker_status', 'SELECT'), ('table finish_handlers', 'SELECT')
       UNION     SELECT 'table ' || t, p
-                FROM unnest('{runs,tasks,messages,logs,retrievals,artifacts,lifecycles,breakers,tiers,accounts,usage_records}'::text[]) t,
+                FROM unnest('{runs,tasks,messages,logs,retrievals,artifacts,lifecycles,breakers,tiers,accounts,usage_records,sessions}'::text[]) t,
                      unnest('{INSERT,UPDATE,DELETE}'::text[]) p$$,
     'privileges of grant_service()');
 
@@ -752,7 +778,7 @@ SELECT is_empty(
     'nobody may hand privileges on');
 SELECT is_empty(
     $$SELECT * FROM all_privileges
-      WHERE object ~ '^table (response_chunks|run_totals|open_runs|transitions|stat_deltas|stat_totals|finish_handlers|reservations)$'
+      WHERE object ~ '^table (response_chunks|run_totals|open_runs|transitions|stat_deltas|stat_totals|finish_handlers|reservations|session_snapshots)$'
         AND privilege <> 'SELECT'$$,
     'bookkeeping can only be read, even by services');
 SELECT is_empty(
@@ -765,8 +791,10 @@ SELECT is_empty(
         AND (attname IN ('phase', 'attempt', 'state_ms', 'seq', 'slot')
              OR attname = 'duration_ms' AND relation <> 'retrievals'
              OR attname ~ '_at$' AND attname <> 'scheduled_at'
+                 -- assigning anything to it closes the session now
+                 AND (relation, attname, p) <> ('sessions', 'closed_at', 'UPDATE')
              OR relation IN ('response_chunks', 'run_totals', 'open_runs', 'transitions', 'stat_deltas', 'stat_totals',
-                             'lifecycles', 'installation', 'reservations', 'tiers', 'finish_handlers', 'breakers')
+                             'lifecycles', 'installation', 'reservations', 'tiers', 'finish_handlers', 'breakers', 'session_snapshots')
               OR relation = 'accounts' AND attname <> 'user_id'
               OR relation = 'usage_records' AND p = 'UPDATE'
              OR relkind = 'v'
@@ -793,7 +821,8 @@ SELECT set_eq(
                      stat_deltas,stat_totals,lifecycles,
                      finish_handlers,
                      breakers,
-tiers,accounts,usage_records,reservations}'::text[]) t$$,
+tiers,accounts,usage_records,reservations,
+sessions,session_deltas,session_snapshots}'::text[]) t$$,
     'policies of grant_service()');
 SELECT is_empty(
     $$SELECT c.relname::text FROM our_relations c JOIN pg_policy p ON p.polrelid = c.oid
@@ -835,10 +864,11 @@ SELECT is_empty(
     $$SELECT signature FROM our_functions WHERE has_function_privilege('tap_hostile', oid, 'EXECUTE')$$,
     'the hostile role may call nothing');
 -- What install() creates anew later must not fall for them either.
-DROP VIEW run_tracker.recent_runs, run_tracker.run_summary, run_tracker.active_runs, run_tracker.usage;
+DROP VIEW run_tracker.recent_runs, run_tracker.run_summary, run_tracker.active_runs, run_tracker.usage, run_tracker.active_sessions;
 DROP TABLE run_tracker.open_runs, run_tracker.logs, run_tracker.response_chunks, run_tracker.retrievals,
            run_tracker.artifacts, run_tracker.stat_deltas, run_tracker.stat_totals, run_tracker.installation,
-           run_tracker.accounts, run_tracker.tiers, run_tracker.usage_records, run_tracker.reservations;
+           run_tracker.accounts, run_tracker.tiers, run_tracker.usage_records, run_tracker.reservations,
+           run_tracker.sessions, run_tracker.session_deltas, run_tracker.session_snapshots;
 SELECT run_tracker.install() \g /dev/null
 SELECT is_empty('SELECT * FROM all_privileges', 'nor after install() has put back tables that were missing');
 

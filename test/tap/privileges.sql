@@ -8,6 +8,8 @@
 \set bob_run '\'00000000-0000-0000-0000-00000000000b\''
 \set bob_ended '\'00000000-0000-0000-0000-0000000000bb\''
 \set bob_task '\'00000000-0000-0000-0000-0000000000b1\''
+\set alice_session '\'00000000-0000-0000-0000-0000000000ac\''
+\set bob_session '\'00000000-0000-0000-0000-0000000000bc\''
 \set absent '\'00000000-0000-0000-0000-00000000000f\''
 
 BEGIN;
@@ -80,6 +82,8 @@ SELECT run_tracker.create_run(:bob_run, name => 'secret of bob'),
        run_tracker.create_run(:bob_ended, name => 'secret of bob') \g /dev/null
 SELECT run_tracker.append_response(:bob_task, 'secret of bob'), run_tracker.append_response(:bob_task, 'secret of bob') \g /dev/null
 SELECT run_tracker.complete_run(:bob_ended) \g /dev/null
+SELECT run_tracker.open_session(session_id => :bob_session) \g /dev/null
+SELECT run_tracker.append_delta(:bob_session, 0, jsonb_build_object('secret', 'of bob', 'long', repeat('x', 10000))) \g /dev/null
 SELECT pg_temp.act_as('tap_client', 'alice') \g /dev/null
 SELECT run_tracker.create_run(:alice_run, name => 'mine'), run_tracker.create_run(:alice_run2, name => 'mine'),
        run_tracker.create_task(:alice_run, :alice_task, name => 'mine'),
@@ -87,7 +91,11 @@ SELECT run_tracker.create_run(:alice_run, name => 'mine'), run_tracker.create_ru
        run_tracker.log_retrieval(:alice_run, 'hybrid', 'mine'), run_tracker.add_artifact(:alice_run, 'file', 'mine') \g /dev/null
 SELECT run_tracker.append_response(:alice_task, 'mine'), run_tracker.append_response(:alice_task, 'mine') \g /dev/null
 SELECT run_tracker.start_run(:alice_run) \g /dev/null
+SELECT run_tracker.open_session(session_id => :alice_session) \g /dev/null
+SELECT run_tracker.append_delta(:alice_session, 0, jsonb_build_object('mine', repeat('x', 10000))) \g /dev/null
 RESET role;
+-- she may have more than one
+UPDATE run_tracker.tiers SET concurrent_sessions = NULL WHERE name = 'free';
 
 ---------------------------------------------------------------------------------------------------------------------
 -- Computed columns
@@ -132,6 +140,9 @@ INSERT INTO writable VALUES
 ('usage_records', '{usage_id,user_id,source,run_id,task_id,session_id,reservation_id,endpoint,provider,model,requests,input_tokens,
    output_tokens,total_tokens,cost,metadata}', '{}'),
 ('reservations', '{}', '{}'),
+('sessions', '{session_id,user_id,metadata}', '{metadata,closed_at}'),
+('session_deltas', '{session_id,version,user_id,delta}', '{}'),
+('session_snapshots', '{}', '{}'),
 ('installation', '{}', '{}');
 CREATE TEMP TABLE columns AS
 SELECT a.attname::text COLLATE "default" AS name, w.*
@@ -158,6 +169,9 @@ FROM (SELECT w.relation, w.inserted,
              format('SELECT %s', (SELECT string_agg(format('%s AS %I', CASE i
                         WHEN 'run_id' THEN CASE w.relation WHEN 'runs' THEN 'gen_random_uuid()'
                                                            ELSE format('%L::uuid', :alice_run) END
+                        WHEN 'session_id' THEN CASE w.relation WHEN 'session_deltas' THEN format('%L::uuid', :alice_session)
+                                                               ELSE 'NULL::uuid' END
+                        WHEN 'delta' THEN '''{}''::jsonb'
                         WHEN 'task_id' THEN 'gen_random_uuid()' WHEN 'user_id' THEN '''alice''::text'
                         WHEN 'retrieval_type' THEN '''hybrid''' WHEN 'kind' THEN '''file''' WHEN 'role' THEN '''user''' WHEN 'content' THEN '''text''' WHEN 'message' THEN '''text'''
                         ELSE format('NULL::%s', format_type(a.atttypid, NULL)) END, i), ', ' ORDER BY n)
@@ -198,6 +212,16 @@ FROM (VALUES
     ('INSERT INTO run_tracker.response_chunks SELECT * FROM run_tracker.response_chunks'),
     ('DELETE FROM run_tracker.response_chunks'),
     ('SELECT 1 FROM run_tracker.response_chunks FOR UPDATE'),
+    ('DELETE FROM run_tracker.sessions'),
+    ('DELETE FROM run_tracker.session_deltas'),
+    ('DELETE FROM run_tracker.session_snapshots'),
+    ('TRUNCATE run_tracker.sessions'),
+    ('LOCK TABLE run_tracker.sessions IN EXCLUSIVE MODE'),
+    ('SELECT 1 FROM run_tracker.session_deltas FOR UPDATE'),
+    ('SET run_tracker.session_timeout = ''1s'''),
+    ('SELECT run_tracker.open_session(''bob'')'),
+    ('SELECT run_tracker.purge_sessions()'),
+    ('SELECT run_tracker.install_sessions()'),
     ('DELETE FROM run_tracker.stat_deltas'),
     ('DELETE FROM run_tracker.stat_totals'),
     ('DELETE FROM run_tracker.transitions'),
@@ -279,18 +303,21 @@ SET LOCAL row_security = on;
 
 SELECT throws_ok(format('SELECT run_tracker.%I()', f), '42501', NULL, format('a client cannot call %s()', f))
 FROM unnest('{runs_before,runs_after,tasks_before,tasks_after,messages_before,messages_after,logs_before,logs_after,
-              retrievals_before,retrievals_after,artifacts_before,artifacts_after,lifecycles_before,lifecycles_after,after_truncate}'::text[]) f;
+              retrievals_before,retrievals_after,artifacts_before,artifacts_after,lifecycles_before,lifecycles_after,after_truncate,
+              sessions_before,sessions_after,session_deltas_before}'::text[]) f;
 CREATE TABLE hostile.tasks (LIKE run_tracker.tasks);
 SELECT throws_ok(format('CREATE TRIGGER t BEFORE INSERT ON hostile.tasks FOR EACH ROW EXECUTE FUNCTION run_tracker.%I()', f),
                  '42501', NULL, format('a client cannot attach %s() to a table of his', f))
 FROM unnest('{runs_before,runs_after,tasks_before,tasks_after,messages_before,messages_after,logs_before,logs_after,
-              retrievals_before,retrievals_after,artifacts_before,artifacts_after,lifecycles_before,lifecycles_after,after_truncate}'::text[]) f;
+              retrievals_before,retrievals_after,artifacts_before,artifacts_after,lifecycles_before,lifecycles_after,after_truncate,
+              sessions_before,sessions_after,session_deltas_before}'::text[]) f;
 SELECT throws_ok($$CREATE TRIGGER t BEFORE INSERT ON run_tracker.tasks FOR EACH ROW
                    EXECUTE FUNCTION run_tracker.tasks_before()$$, '42501', NULL, 'nor to a table of ours');
 SELECT pg_temp.act_as('tap_service', 'service') \g /dev/null
 SELECT throws_ok(format('SELECT run_tracker.%I()', f), '42501', NULL, format('a service cannot call %s()', f))
 FROM unnest('{runs_before,runs_after,tasks_before,tasks_after,messages_before,messages_after,logs_before,logs_after,
-              retrievals_before,retrievals_after,artifacts_before,artifacts_after,lifecycles_before,lifecycles_after,after_truncate}'::text[]) f;
+              retrievals_before,retrievals_after,artifacts_before,artifacts_after,lifecycles_before,lifecycles_after,after_truncate,
+              sessions_before,sessions_after,session_deltas_before}'::text[]) f;
 
 -- Attached to other tables by somebody who may, they refuse to run: the table's rows are none that they know.
 RESET role;
@@ -310,7 +337,8 @@ DECLARE
 BEGIN
     CREATE TEMP TABLE misuse (f text, error text);
     FOREACH f IN ARRAY '{runs_before,runs_after,tasks_before,tasks_after,messages_before,messages_after,logs_before,
-                         logs_after,retrievals_before,retrievals_after,artifacts_before,artifacts_after,lifecycles_before,lifecycles_after,after_truncate}'::text[]
+                         logs_after,retrievals_before,retrievals_after,artifacts_before,artifacts_after,lifecycles_before,lifecycles_after,after_truncate,
+              sessions_before,sessions_after,session_deltas_before}'::text[]
     LOOP
         INSERT INTO misuse VALUES (f, pg_temp.misuse(f));
         DROP TABLE hostile.victim;
@@ -327,9 +355,11 @@ FROM misuse;
 SELECT pg_temp.act_as('tap_client', 'alice') \g /dev/null
 SELECT is_empty(format($$SELECT 1 FROM run_tracker.%I WHERE user_id <> 'alice'$$, t), 'alice sees nobody else''s ' || t)
 FROM unnest('{runs,tasks,response_chunks,messages,logs,retrievals,artifacts,transitions,run_totals,open_runs,stat_deltas,
+              sessions,session_deltas,session_snapshots,active_sessions,
               run_summary,active_runs,recent_runs}'::text[]) t;
 SELECT isnt_empty(format($$SELECT 1 FROM run_tracker.%I WHERE user_id = 'alice'$$, t), 'and her own ' || t)
 FROM unnest('{runs,tasks,response_chunks,messages,logs,retrievals,artifacts,transitions,run_totals,open_runs,stat_deltas,
+              sessions,session_deltas,session_snapshots,active_sessions,
               run_summary,active_runs,recent_runs}'::text[]) t;
 
 -- A function that costs nothing, and is therefore tried first, sees no row that a policy hides.
@@ -346,6 +376,7 @@ SELECT lives_ok(format('SELECT count(*) FROM run_tracker.%I WHERE hostile.spy(%s
 FROM (VALUES ('runs', 'name'), ('tasks', 'name'), ('messages', 'content'), ('logs', 'message'), ('transitions', 'user_id'),
              ('run_totals', 'user_id'), ('open_runs', 'user_id'), ('run_summary', 'name'), ('active_runs', 'name'),
              ('recent_runs', 'name'), ('response_chunks', 'content'), ('retrievals', 'query'), ('artifacts', 'name'),
+             ('sessions', 'user_id'), ('session_deltas', 'delta::text'), ('session_snapshots', 'state::text'), ('active_sessions', 'user_id'),
              ('stat_deltas', 'user_id'), ('stat_totals', 'user_id')) AS v (t, c);
 SELECT lives_ok('SELECT count(*) FROM run_tracker.check_totals() WHERE hostile.spy(run_id::text)', 'nor through check_totals()');
 SELECT lives_ok('SELECT count(*) FROM run_tracker.stuck_runs(''0'') WHERE hostile.spy(name)', 'nor through stuck_runs()');
@@ -412,6 +443,19 @@ FROM (VALUES ('SELECT run_tracker.start_task(%L)'), ('SELECT run_tracker.complet
              ('SELECT run_tracker.fail_task(%L)'), ('SELECT run_tracker.cancel_task(%L)'),
              ('SELECT run_tracker.append_response(%L, ''x'')'), ('SELECT run_tracker.append_response(%L, '''', 7)'),
              ('SELECT run_tracker.task_response(%L)'), ('SELECT * FROM run_tracker.read_response(%L, 3)')) AS v (statement);
+SELECT unnest(ARRAY[
+    is(pg_temp.error_of(format(statement, :bob_session)), pg_temp.error_of(format(statement, :absent)),
+       'the same error for bob''s session and for none: ' || statement),
+    alike(pg_temp.error_of(format(statement, :bob_session)), 'P0002 | %', 'with code P0002')])
+FROM (VALUES ('SELECT run_tracker.touch_session(%L)'), ('SELECT run_tracker.close_session(%L)'),
+             ('SELECT run_tracker.append_delta(%L, 0, ''{}'')'), ('SELECT run_tracker.append_delta(%L, NULL, ''{}'')'),
+             ('SELECT run_tracker.session_state(%L)'), ('SELECT run_tracker.session_state(%L, 99)'),
+             ('SELECT * FROM run_tracker.read_session(%L)'),
+             ('INSERT INTO run_tracker.session_deltas (session_id, delta) VALUES (%L, ''{}'')'),
+             ('INSERT INTO run_tracker.session_deltas (session_id, user_id, delta) VALUES (%L, ''bob'', ''{}'')'),
+             ('INSERT INTO run_tracker.session_deltas (session_id, user_id, delta) VALUES (%L, ''alice'', ''{}'')')) AS v (statement);
+SELECT is(pg_temp.rows_of(format('UPDATE run_tracker.sessions SET closed_at = now() WHERE session_id = %L', :bob_session)), 0::bigint,
+          'bob''s session is not closed');
 SELECT is_empty(format('SELECT * FROM run_tracker.run_logs(%L)', :bob_run), 'no logs of bob''s run');
 SELECT is_empty(format('SELECT * FROM run_tracker.check_totals(%L)', :bob_run), 'no totals of bob''s run');
 SELECT is_empty($$SELECT * FROM run_tracker.stuck_runs('0') WHERE user_id <> 'alice'$$, 'no stuck run of bob''s');
@@ -462,10 +506,14 @@ FROM (VALUES ('SELECT run_tracker.create_run()'), ('INSERT INTO run_tracker.runs
              ('SELECT run_tracker.release_run(run_tracker.uuidv7())'), ('SELECT * FROM run_tracker.claim_runs(''x'')'),
              ('SELECT run_tracker.expire_runs()'), ('SELECT run_tracker.purge_runs()'),
              (format('SELECT run_tracker.append_response(%L, ''x'')', :alice_task)),
+             ('SELECT run_tracker.open_session()'), (format('SELECT run_tracker.touch_session(%L)', :alice_session)),
+             (format('SELECT run_tracker.close_session(%L)', :alice_session)),
+             (format('SELECT run_tracker.append_delta(%L, NULL, ''{}'')', :alice_session)),
              (format('SELECT run_tracker.log_retrieval(%L, ''x'')', :alice_run)),
              (format('SELECT run_tracker.add_artifact(%L, ''x'')', :alice_run)),
              ('INSERT INTO run_tracker.artifacts (kind) VALUES (''x'')')) AS v (statement);
 SELECT is(run_tracker.task_response(:alice_task), 'minemine', 'but what has arrived of a response');
+SELECT is(length((SELECT state ->> 'mine' FROM run_tracker.read_session(:alice_session))), 10000, 'and the state of a session');
 
 ---------------------------------------------------------------------------------------------------------------------
 -- Search paths, operators and functions of the user's own
