@@ -129,8 +129,8 @@ static bool
 is_recent(const char *signed_at)
 {
 	TimestampTz now = GetCurrentTimestamp();
-	int64 unix_now = now / USECS_PER_SEC +
-					 (int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY;
+	int64 unix_now =
+		now / USECS_PER_SEC + (int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY;
 	int64 difference;
 
 	if (signed_at[0] == '\0' || strlen(signed_at) > MAX_TIME_DIGITS ||
@@ -154,8 +154,9 @@ is_method(TupleTableSlot *row, const char *method)
 {
 	bool isnull;
 
-	return strcmp(TextDatumGetCString(slot_getattr(
-					  row, RT_ATT(rt_table(RT_callback_keys), callback_keys, method), &isnull)),
+	return strcmp(TextDatumGetCString(
+					  slot_getattr(row, RT_ATT(rt_table(RT_callback_keys), callback_keys, method),
+								   &isnull)),
 				  method) == 0;
 }
 
@@ -199,8 +200,8 @@ key_is_valid(const RtCredentials *given, TupleTableSlot *row)
 
 	if (!isnull && until <= GetCurrentTimestamp())
 		return false;
-	return given->signed_at || !DatumGetBool(slot_getattr(
-								   row, RT_ATT(t, callback_keys, require_timestamp), &isnull));
+	return given->signed_at ||
+		   !DatumGetBool(slot_getattr(row, RT_ATT(t, callback_keys, require_timestamp), &isnull));
 }
 
 static void
@@ -289,7 +290,8 @@ static void
 random_bytes(void *bytes, size_t length)
 {
 	if (!pg_strong_random(bytes, length))
-		ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not generate random bytes")));
+		ereport(ERROR,
+				(errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not generate random bytes")));
 }
 
 /* A new secret: 32 random bytes, hexadecimal. */
@@ -391,8 +393,8 @@ end_keys(Relation rel, const char *name, const TimestampTz *end, OldKey *key)
 		if (strcmp(TextDatumGetCString(slot_getattr(row, RT_ATT(t, callback_keys, name), &isnull)),
 				   name) != 0)
 			continue;
-		until = DatumGetTimestampTz(
-			slot_getattr(row, RT_ATT(t, callback_keys, valid_until), &endless));
+		until =
+			DatumGetTimestampTz(slot_getattr(row, RT_ATT(t, callback_keys, valid_until), &endless));
 		if (endless)
 		{
 			Datum kind = slot_getattr(row, RT_ATT(t, callback_keys, for_kind), &isnull);
@@ -408,8 +410,8 @@ end_keys(Relation rel, const char *name, const TimestampTz *end, OldKey *key)
 		else if (end && (endless || until > *end))
 		{
 			rt_writer_copy(&writer, row);
-			rt_writer_set(&writer, RT_ATT(t, callback_keys, valid_until),
-						  TimestampTzGetDatum(*end), false);
+			rt_writer_set(&writer, RT_ATT(t, callback_keys, valid_until), TimestampTzGetDatum(*end),
+						  false);
 			rt_writer_update(&writer, row);
 		}
 	}

@@ -112,13 +112,11 @@ take(FunctionCallInfo fcinfo, const char *function, RtCredentials *given)
 								  (size_t) VARSIZE_ANY_EXHDR(payload),
 								  (long long) rt_max_payload_kb * 1024)));
 	/* what was sent, and signed, is UTF-8 */
-	given->payload =
-		pg_server_to_any(VARDATA_ANY(payload), VARSIZE_ANY_EXHDR(payload), PG_UTF8);
+	given->payload = pg_server_to_any(VARDATA_ANY(payload), VARSIZE_ANY_EXHDR(payload), PG_UTF8);
 	given->length = given->payload == VARDATA_ANY(payload) ? VARSIZE_ANY_EXHDR(payload) :
 															 strlen(given->payload);
 	if (!rt_callback_verify(given, &key))
-		ereport(ERROR,
-				(errcode(ERRCODE_RT_BAD_SIGNATURE), errmsg("bad signature or secret")));
+		ereport(ERROR, (errcode(ERRCODE_RT_BAD_SIGNATURE), errmsg("bad signature or secret")));
 	rt_triggers_require();
 	rt_callback_digest(given->payload, given->length, digest);
 	return apply(PointerGetDatum(payload), &key, digest);
