@@ -100,7 +100,7 @@ cppcheck:
 clang-tidy:
 	@$(CLANG_TIDY) --quiet --warnings-as-errors='*' \
 		--checks='-*,clang-analyzer-*,bugprone-*,-bugprone-easily-swappable-parameters,-bugprone-reserved-identifier,-bugprone-narrowing-conversions,-clang-analyzer-security.insecureAPI.*' \
-		$(C_FILES) -- -Isrc -isystem $(shell $(PG_CONFIG) --includedir-server) -D_GNU_SOURCE
+		$(C_FILES) -- -iquote src -isystem $(shell $(PG_CONFIG) --includedir-server) -D_GNU_SOURCE
 
 bench:
 	@bench/run
@@ -124,7 +124,8 @@ endif
 
 MODULE_big = $(EXTENSION)
 OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c)))
-PG_CPPFLAGS = -Isrc
+# Not -I: a header of ours must not hide one of the system with its name.
+PG_CPPFLAGS = -iquote src
 
 # The script is written in parts, one for each domain, and installed as one file.
 SQL_PARTS := $(sort $(wildcard sql/[0-9][0-9]_*.sql))

@@ -31,6 +31,21 @@ AS 'MODULE_PATHNAME', 'run_tracker_as_owner';
 COMMENT ON FUNCTION run_tracker.as_owner(regclass, text) IS
 'Internal: runs a query as the owner of a table, restricted, and returns the number of rows: triggers of the owner''s do not get the rights of whoever calls install().';
 
+CREATE FUNCTION run_tracker.own_tables() RETURNS text[]
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT '{runs,tasks,response_chunks,messages,logs,retrievals,artifacts,transitions,run_totals,open_runs,reservations,
+             usage_records,stat_deltas,stat_totals,lifecycles,accounts,tiers,sessions,session_deltas,session_snapshots,
+             breakers,finish_handlers,callback_keys,callbacks}'::text[]
+$$;
+COMMENT ON FUNCTION run_tracker.own_tables() IS
+'Internal: the tables that install() makes, in the order in which they are locked.';
+
+CREATE FUNCTION run_tracker.own_views() RETURNS text[]
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
+AS $$ SELECT '{run_summary,active_runs,recent_runs,usage,active_sessions}'::text[] $$;
+COMMENT ON FUNCTION run_tracker.own_views() IS 'Internal: the views that install() makes.';
+
 CREATE FUNCTION run_tracker.lock_tables() RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
@@ -41,10 +56,7 @@ BEGIN
     -- deadlock with an autovacuum that holds the table and waits for that change.
     FOR tab IN
         SELECT to_regclass('run_tracker.' || t.name)
-        FROM unnest('{runs,tasks,response_chunks,messages,logs,retrievals,artifacts,transitions,run_totals,open_runs,stat_deltas,
-            stat_totals,usage_records,reservations,lifecycles,accounts,tiers,
-            finish_handlers,callback_keys,callbacks}'::text[]) WITH ORDINALITY
-             AS t (name, n)
+        FROM unnest(run_tracker.own_tables()) WITH ORDINALITY AS t (name, n)
         ORDER BY t.n
     LOOP
         IF tab IS NOT NULL THEN

@@ -168,7 +168,7 @@ BEGIN
         COMMENT ON COLUMN run_tracker.tasks.finished_at IS 'When the task finished. Computed.';
         COMMENT ON COLUMN run_tracker.tasks.updated_at IS 'When the row was last changed. Computed.';
         COMMENT ON COLUMN run_tracker.tasks.usage_at IS
-        'When it counted as usage of its user: when it finished; null if it has not, or was inserted as finished. Filled in.';
+        'When it counted as usage of its user: when it finished; null if it has not, was inserted as finished, or is nobody''s. Filled in.';
         COMMENT ON COLUMN run_tracker.tasks.reservation_id IS
         'Reservation (reserve_usage()) that it settles when it finishes.';
         COMMENT ON COLUMN run_tracker.tasks.metadata IS 'Anything else, a JSON object.';

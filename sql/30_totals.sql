@@ -10,7 +10,7 @@ CREATE FUNCTION run_tracker.after_truncate() RETURNS trigger
 LANGUAGE c SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'run_tracker_after_truncate';
 COMMENT ON FUNCTION run_tracker.after_truncate() IS
-'Trigger of the tables that totals are made of: TRUNCATE takes their part out of all totals.';
+'Trigger of the tables that totals are made of, and of sessions: TRUNCATE takes their part out of all totals, and what belonged to their rows.';
 
 -- in PL/pgSQL, to look for the tables first; its results cannot be named like its argument
 CREATE FUNCTION run_tracker.compare_totals(of_run uuid)

@@ -77,7 +77,7 @@ BEGIN
     SELECT count(*) INTO sessions FROM run_tracker.active_sessions a
     WHERE a.user_id = COALESCE(of_user, run_tracker.current_user_id());
     RETURN QUERY
-    SELECT q.quota, q.used, q.reserved, q."limit", GREATEST(q."limit" - q.used - q.reserved, 0), q.reset_at
+    SELECT q.quota, q.used, q.reserved, q."limit", CASE WHEN q."limit" IS NOT NULL THEN GREATEST(q."limit" - q.used - q.reserved, 0) END, q.reset_at
     FROM (VALUES ('monthly_tokens', s.monthly_tokens::numeric, s.reserved_tokens::numeric, s.monthly_tokens_limit::numeric, s.month_ends_at),
                  ('monthly_cost', s.monthly_cost, s.reserved_cost, s.monthly_cost_limit, s.month_ends_at),
                  ('daily_requests', s.daily_requests::numeric, s.reserved_requests::numeric, s.daily_requests_limit::numeric, s.day_ends_at),
@@ -157,6 +157,7 @@ BEGIN
         COMMENT ON COLUMN run_tracker.accounts.created_at IS 'When the account was made (wall clock); filled in.';
         COMMENT ON COLUMN run_tracker.accounts.updated_at IS 'When it was last changed; filled in.';
     END IF;
+    CREATE INDEX IF NOT EXISTS accounts_tier_idx ON run_tracker.accounts (tier);
     CREATE OR REPLACE TRIGGER zz_run_tracker_before BEFORE INSERT OR UPDATE ON run_tracker.accounts
         FOR EACH ROW EXECUTE FUNCTION run_tracker.accounts_before();
     PERFORM run_tracker.install_policy('run_tracker.accounts');

@@ -96,7 +96,7 @@ AS $$
 DECLARE
     before timestamptz := clock_timestamp() - older_than;
     deleted bigint;
-    n bigint;
+    forgotten bigint;
 BEGIN
     PERFORM run_tracker.require_tables();
     IF older_than IS NULL OR older_than < interval '0' THEN
@@ -107,13 +107,14 @@ BEGIN
     ELSIF NOT run_tracker.is_service() THEN
         RAISE EXCEPTION 'only services may delete usage' USING ERRCODE = 'insufficient_privilege';
     END IF;
+    -- first what lock_tables() locks first
+    forgotten := run_tracker.forget_reservations(before, max_rows);
     DELETE FROM run_tracker.usage_records u
     WHERE u.usage_id = ANY (ARRAY(
         SELECT o.usage_id FROM run_tracker.usage_records o WHERE o.used_at < before
         ORDER BY o.used_at LIMIT max_rows FOR UPDATE SKIP LOCKED));
     GET DIAGNOSTICS deleted = ROW_COUNT;
-    n := run_tracker.forget_reservations(before, max_rows);
-    RETURN deleted + n;
+    RETURN deleted + forgotten;
 END
 $$;
 COMMENT ON FUNCTION run_tracker.purge_usage(interval, integer) IS

@@ -29,19 +29,23 @@ AS $$
              read_response_from,histogram_bucket,histogram_bound,histogram_quantile,histogram_count,merge_histograms,
              stat_rows,summarize_runs,summarize_trend,user_stats,workflow_stats,kind_stats,model_stats,trend_stats,list_runs,
              find_runs,run_conditions,run_details,compare_runs,compare_run_values,export_runs,timeline,run_timeline,report_html,dashboard_html,
-             health,describe_open_runs,histogram_metrics,read_metrics,openmetrics,quotas,read_quotas,usage_sums}'::text[]
+             health,describe_open_runs,histogram_metrics,read_metrics,openmetrics,quotas,read_quotas,usage_sums,
+             rate_limit_state,breaker_state,read_breakers}'::text[]
         || '{html_escape,html_style,html_page,html_text,html_number,html_time,html_phase,html_badge,html_line,html_cell,html_meter,
              html_tick,html_fact,html_details,html_json,html_section,html_more,html_chart,report_timeline,report_messages,
              report_tasks,report_retrievals,report_artifacts,report_logs}'::text[]
+        || '{merge_patch,merge_patches,session_state,read_session}'::text[]
         || CASE WHEN whom IN ('client', 'service', 'owner') THEN
             '{uuidv7,create_run,start_run,complete_run,fail_run,cancel_run,retry_run,transition_run,update_progress,
               create_task,start_task,complete_task,fail_task,cancel_task,append_response,add_message,add_log,
               log_retrieval,add_artifact,heartbeat_run,release_run,create_runs,create_tasks,complete_tasks,check_batch,
-              task_target,ensure_account,record_usage,log_request,reserve_usage,settle_usage,release_usage}'::text[]
+              task_target,ensure_account,record_usage,log_request,reserve_usage,settle_usage,release_usage,
+              open_session,touch_session,close_session,append_delta,consume_rate_limit,consume_rate_limit_or_fail}'::text[]
            ELSE '{}' END
         || CASE WHEN whom IN ('service', 'owner') THEN
             '{define_lifecycle,drop_lifecycle,rebuild_totals,claim_runs,expire_runs,purge_runs,schedule_maintenance,
               unschedule_maintenance,has_cron,wake_worker,worker_state,fold_statistics,purge_usage,forget_reservations,
+              purge_sessions,reset_rate_limit,breaker_allow,breaker_allow_or_fail,breaker_record,reset_breaker,
               on_finish,drop_on_finish,purge_callbacks}'::text[]
            ELSE '{}' END
         || CASE WHEN whom = 'owner' THEN
@@ -63,6 +67,8 @@ BEGIN
         run_tracker.lifecycles, run_tracker.callbacks, run_tracker.tiers, run_tracker.accounts,
         run_tracker.usage_records, run_tracker.reservations, run_tracker.usage, run_tracker.installation, run_tracker.run_summary, run_tracker.active_runs,
         run_tracker.recent_runs, run_tracker.metrics TO %s', role);
+    EXECUTE format('GRANT SELECT ON run_tracker.sessions, run_tracker.session_deltas, run_tracker.session_snapshots,
+        run_tracker.active_sessions, run_tracker.breakers, run_tracker.rate_limits, run_tracker.circuit_breakers TO %s', role);
 END
 $$;
 COMMENT ON FUNCTION run_tracker.grant_reader(regrole) IS
@@ -108,6 +114,9 @@ BEGIN
     EXECUTE format('GRANT INSERT (usage_id, user_id, source, run_id, task_id, session_id, reservation_id, endpoint, provider,
             model, requests, input_tokens, output_tokens, total_tokens, cost, metadata)
         ON run_tracker.usage_records TO %s', role);
+    EXECUTE format('GRANT INSERT (session_id, user_id, metadata), UPDATE (metadata, closed_at)
+        ON run_tracker.sessions TO %s', role);
+    EXECUTE format('GRANT INSERT (session_id, version, user_id, delta) ON run_tracker.session_deltas TO %s', role);
 END
 $$;
 COMMENT ON FUNCTION run_tracker.grant_client(regrole) IS
@@ -127,15 +136,13 @@ BEGIN
     FOR tab IN
         SELECT c.oid FROM pg_class c
         WHERE c.relnamespace = 'run_tracker'::regnamespace AND c.relkind IN ('r', 'p')
-          AND c.relname IN ('runs', 'tasks', 'response_chunks', 'messages', 'logs', 'retrievals', 'artifacts',
-                            'transitions', 'run_totals', 'open_runs', 'stat_deltas', 'stat_totals', 'lifecycles', 'tiers', 'accounts',
-                            'usage_records', 'reservations',
-                            'finish_handlers', 'callbacks')
+          -- keys are for the owner only
+          AND c.relname = ANY (run_tracker.own_tables()) AND c.relname <> 'callback_keys'
     LOOP
         -- bookkeeping is for triggers to write
         IF tab = ANY ('{run_tracker.response_chunks,run_tracker.transitions,run_tracker.run_totals,run_tracker.open_runs,
                         run_tracker.stat_deltas,run_tracker.stat_totals,run_tracker.reservations,
-                        run_tracker.finish_handlers}'::regclass[]) THEN
+                        run_tracker.session_deltas,run_tracker.session_snapshots,run_tracker.finish_handlers}'::regclass[]) THEN
             EXECUTE format('GRANT SELECT ON %s TO %s', tab, role);
         ELSE
             EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON %s TO %s', tab, role);

@@ -61,14 +61,10 @@ BEGIN
     SELECT c.oid::regclass AS name, c.relowner::regrole AS owner INTO rel
     FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner
     WHERE c.relnamespace = 'run_tracker'::regnamespace
-      AND c.relname IN ('runs', 'lifecycles', 'tasks', 'response_chunks', 'messages', 'logs', 'retrievals', 'artifacts',
-                        'transitions', 'run_totals', 'open_runs', 'stat_deltas', 'stat_totals', 'run_summary',
-                        'active_runs', 'recent_runs', 'callback_keys', 'callbacks', 'tiers', 'accounts', 'usage_records',
-                                'reservations', 'usage', 'installation')
-      AND NOT r.rolsuper AND r.rolname <> CURRENT_USER AND c.relowner IS DISTINCT FROM owner
-       -- whoever writes here says as whom functions run
-       OR c.relnamespace = 'run_tracker'::regnamespace AND c.relname = 'finish_handlers'
+      AND c.relname = ANY (run_tracker.own_tables() || run_tracker.own_views() || 'installation'::text)
       AND NOT r.rolsuper AND r.rolname <> CURRENT_USER
+      -- whoever writes finish_handlers says as whom functions run
+      AND (c.relowner IS DISTINCT FROM owner OR c.relname = 'finish_handlers')
     LIMIT 1;
     IF FOUND THEN
         RAISE EXCEPTION 'relation "%" belongs to role "%"', rel.name, rel.owner
@@ -93,6 +89,8 @@ BEGIN
     PERFORM run_tracker.install_callbacks();
     PERFORM run_tracker.install_accounts();
     PERFORM run_tracker.install_usage();
+    PERFORM run_tracker.install_sessions();
+    PERFORM run_tracker.install_breakers();
     PERFORM run_tracker.install_views();
 
     IF to_regclass('run_tracker.installation') IS NULL THEN
@@ -125,10 +123,8 @@ BEGIN
         FOR rel IN
             SELECT c.oid::regclass AS name, c.relkind FROM pg_class c
             WHERE c.relnamespace = 'run_tracker'::regnamespace AND c.relkind IN ('r', 'v') AND c.relowner <> owner
-              AND c.relname IN ('lifecycles', 'tasks', 'response_chunks', 'messages', 'logs', 'retrievals', 'artifacts',
-                                'transitions', 'run_totals', 'open_runs', 'stat_deltas', 'stat_totals', 'run_summary',
-                                'active_runs', 'recent_runs', 'callback_keys', 'callbacks', 'tiers', 'accounts', 'usage_records',
-                                'reservations', 'usage', 'installation')
+              AND c.relname = ANY (run_tracker.own_tables() || run_tracker.own_views() || 'installation'::text)
+              AND c.relname <> 'finish_handlers'
         LOOP
             EXECUTE format('ALTER %s %s OWNER TO %s', CASE rel.relkind WHEN 'v' THEN 'VIEW' ELSE 'TABLE' END,
                            rel.name, owner::regrole);
@@ -167,6 +163,12 @@ BEGIN
             'DELETE FROM run_tracker.open_runs o
              WHERE NOT EXISTS (SELECT FROM run_tracker.runs r
                                WHERE r.run_id = o.run_id AND r.phase IN (''queued'', ''active'', ''waiting''))');
+        PERFORM run_tracker.as_owner('run_tracker.session_deltas',
+            'DELETE FROM run_tracker.session_deltas d
+             WHERE NOT EXISTS (SELECT FROM run_tracker.sessions s WHERE s.session_id = d.session_id)');
+        PERFORM run_tracker.as_owner('run_tracker.session_snapshots',
+            'DELETE FROM run_tracker.session_snapshots p
+             WHERE NOT EXISTS (SELECT FROM run_tracker.sessions s WHERE s.session_id = p.session_id)');
         PERFORM run_tracker.rebuild_open_runs();
         PERFORM run_tracker.rebuild_totals();
     END IF;
@@ -227,7 +229,8 @@ BEGIN
              pg_catalog.pg_identify_object(d.classid, d.objid, d.objsubid) i
         WHERE e.extname OPERATOR(pg_catalog.=) 'run_tracker'
           AND i.type OPERATOR(pg_catalog.=) ANY ('{table,sequence,view,schema}'::pg_catalog.text[])
-          AND i.identity OPERATOR(pg_catalog.<>) ALL ('{run_tracker.worker_status,run_tracker.metrics}'::pg_catalog.text[])
+          AND i.identity OPERATOR(pg_catalog.<>) ALL ('{run_tracker.worker_status,run_tracker.metrics,
+              run_tracker.rate_limits,run_tracker.circuit_breakers}'::pg_catalog.text[])
     LOOP
         EXECUTE pg_catalog.format('ALTER EXTENSION run_tracker DROP %s %s', o.type, o.identity);
     END LOOP;

@@ -311,15 +311,50 @@
 	X(reservations, expires_at, TIMESTAMPTZOID, true) \
 	X(reservations, ended_at, TIMESTAMPTZOID, false)
 
+#define RT_COLUMNS_breakers(X) \
+	X(breakers, name, TEXTOID, true) \
+	X(breakers, failure_threshold, INT4OID, false) \
+	X(breakers, failure_rate, NUMERICOID, false) \
+	X(breakers, minimum_calls, INT4OID, true) \
+	X(breakers, window, INTERVALOID, true) \
+	X(breakers, reset_after, INTERVALOID, true)
+
 #define RT_COLUMNS_lifecycles(X) \
 	X(lifecycles, name, TEXTOID, true) \
 	X(lifecycles, definition, JSONBOID, true)
 
+#define RT_COLUMNS_sessions(X) \
+	X(sessions, session_id, UUIDOID, true) \
+	X(sessions, user_id, TEXTOID, true) \
+	X(sessions, tier, TEXTOID, true) \
+	X(sessions, version, INT8OID, true) \
+	X(sessions, snapshot_after, INT8OID, true) \
+	X(sessions, metadata, JSONBOID, false) \
+	X(sessions, created_at, TIMESTAMPTZOID, true) \
+	X(sessions, updated_at, TIMESTAMPTZOID, true) \
+	X(sessions, active_hour, TIMESTAMPTZOID, true) \
+	X(sessions, closed_at, TIMESTAMPTZOID, false)
+
+#define RT_COLUMNS_session_deltas(X) \
+	X(session_deltas, session_id, UUIDOID, true) \
+	X(session_deltas, version, INT8OID, true) \
+	X(session_deltas, user_id, TEXTOID, true) \
+	X(session_deltas, delta, JSONBOID, true) \
+	X(session_deltas, created_at, TIMESTAMPTZOID, true)
+
+#define RT_COLUMNS_session_snapshots(X) \
+	X(session_snapshots, session_id, UUIDOID, true) \
+	X(session_snapshots, user_id, TEXTOID, true) \
+	X(session_snapshots, version, INT8OID, true) \
+	X(session_snapshots, state, JSONBOID, true) \
+	X(session_snapshots, updated_at, TIMESTAMPTZOID, true)
+
 #define RT_TABLES(X)                                                                               \
 	X(runs) X(tasks) X(response_chunks) X(messages) X(logs) X(retrievals) X(artifacts)             \
 		X(transitions) X(run_totals) X(open_runs) X(stat_deltas) X(stat_totals) X(lifecycles)      \
-			X(tiers) X(accounts) X(usage_records) X(reservations)                                         \
-				X(finish_handlers) X(callback_keys) X(callbacks)
+			X(tiers) X(accounts) X(usage_records) X(reservations) X(breakers)                      \
+				X(sessions) X(session_deltas) X(session_snapshots) X(finish_handlers) \
+				X(callback_keys) X(callbacks)
 
 /* clang-format on */
 

@@ -27,6 +27,7 @@ int rt_batch_timeout_ms = 5000;
 int rt_fold_interval_ms = 10000;
 int rt_callback_tolerance_s = 300;
 int rt_session_timeout_s = 3600;
+int rt_limit_memory_kb = 64 * 1024;
 char *rt_time_zone_name;
 pg_tz *rt_time_zone;
 
@@ -146,6 +147,13 @@ define_limit_settings(void)
 							"Time after which a session that nobody touches is not active.", NULL,
 							&rt_session_timeout_s, 3600, 1, 366 * 24 * 60 * 60, PGC_SUSET,
 							GUC_UNIT_S, NULL, NULL, NULL);
+
+	DefineCustomIntVariable("run_tracker.limit_memory",
+							"Shared memory that rate limits and circuit breakers may take.",
+							"A user takes about 0.7 kB per endpoint that was called within the "
+							"window of its limit, a breaker 1.5 kB.",
+							&rt_limit_memory_kb, 64 * 1024, 1024, MAX_KILOBYTES, PGC_SIGHUP,
+							GUC_UNIT_KB, NULL, NULL, NULL);
 }
 
 /*

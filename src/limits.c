@@ -20,6 +20,7 @@
 
 #include "access/table.h"
 #include "common/hashfn.h"
+#include "mb/pg_wchar.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "storage/lock.h"
@@ -328,6 +329,16 @@ rt_limits_user(FunctionCallInfo fcinfo, int arg)
  * ----------------------------------------------------------------
  */
 
+/* 23514 unless a column, which is not null, can be a key. */
+static void
+check_name(const RtRow *row, AttrNumber att)
+{
+	Size size = VARSIZE_ANY_EXHDR(DatumGetTextPP(rt_row_get(row, att)));
+
+	if (size == 0 || size > RT_MAX_NAME_BYTES)
+		rt_row_violation(row, att, psprintf("It must have 1 to %d bytes.", RT_MAX_NAME_BYTES));
+}
+
 /* 23514 unless an object says what rate_limits may say. */
 static void
 check_rates(const RtRow *row, AttrNumber att, JsonbContainer *rates)
@@ -395,7 +406,8 @@ check_overrides(const RtRow *row, AttrNumber att)
 		int64 count;
 
 		if (token == WJB_KEY)
-			name = pnstrdup(value.val.string.val, Min(value.val.string.len, 64));
+			name = pnstrdup(value.val.string.val,
+							pg_mbcliplen(value.val.string.val, value.val.string.len, 64));
 		if (token != WJB_VALUE)
 			continue;
 		for (int i = 0; i < lengthof(counts); i++)
@@ -443,7 +455,7 @@ run_tracker_tiers_before(PG_FUNCTION_ARGS)
 
 	rt_row_begin(&row, (TriggerData *) fcinfo->context, t);
 	rt_row_require(&row, name);
-	rt_row_check_names(&row, &name, 1);
+	check_name(&row, name);
 	for (int i = 0; i < lengthof(counts); i++)
 	{
 		if (!rt_row_isnull(&row, counts[i]) &&
@@ -478,15 +490,11 @@ run_tracker_accounts_before(PG_FUNCTION_ARGS)
 	if (row.old == NULL)
 	{
 		char *user = rt_identity_user();
-		Size size;
 
 		if (user)
 			rt_row_default(&row, user_id, CStringGetTextDatum(user));
 		rt_row_require(&row, user_id);
-		size = VARSIZE_ANY_EXHDR(DatumGetTextPP(rt_row_get(&row, user_id)));
-		if (size == 0 || size > RT_MAX_NAME_BYTES)
-			rt_row_violation(&row, user_id,
-							 psprintf("It must have 1 to %d bytes.", RT_MAX_NAME_BYTES));
+		check_name(&row, user_id);
 		/* a restored account keeps its age */
 		rt_row_default(&row, created_at, now);
 		rt_row_default(&row, updated_at, rt_row_get(&row, created_at));

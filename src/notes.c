@@ -43,7 +43,7 @@ static struct
 {
 	TimestampTz deadline; /* earliest; DT_NOEND: none */
 	bool check;
-	bool statistics;			   /* are to be folded */
+	RtFoldWhen statistics;		   /* are to be folded */
 	bool databases;				   /* have come or gone */
 	bool resync;				   /* too many runs to note them one by one */
 	SubTransactionId resync_subid; /* in which there were */
@@ -78,9 +78,9 @@ rt_note_check(void)
 
 /* There is something to be added to the statistics. */
 void
-rt_note_statistics(void)
+rt_note_statistics(RtFoldWhen when)
 {
-	notes.statistics = true;
+	notes.statistics = Max(notes.statistics, when);
 }
 
 static void
@@ -169,15 +169,16 @@ forget_all(void)
 	forget_runs();
 	notes.deadline = DT_NOEND;
 	notes.check = false;
-	notes.statistics = false;
+	notes.statistics = RT_FOLD_NOT;
 	notes.databases = false;
 }
 
 static void
 tell(bool prepared)
 {
-	if (rt_shared_available() && (notes.deadline != DT_NOEND || notes.check || notes.statistics ||
-								  notes.nruns > 0 || notes.resync))
+	if (rt_shared_available() &&
+		(notes.deadline != DT_NOEND || notes.check || notes.statistics != RT_FOLD_NOT ||
+		 notes.nruns > 0 || notes.resync))
 		rt_shared_tell(notes.deadline, notes.check, notes.statistics, notes.runs,
 					   prepared ? 0 : notes.nruns, prepared ? false : notes.resync);
 	if (notes.databases)

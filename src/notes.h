@@ -14,7 +14,7 @@ extern void rt_notes_init(void);
 extern void rt_note_deadline(TimestampTz deadline);
 extern void rt_note_run(const pg_uuid_t *run_id);
 extern void rt_note_check(void);
-extern void rt_note_statistics(void);
+extern void rt_note_statistics(RtFoldWhen when);
 
 /* notify.c */
 extern int rt_notify_runs(const pg_uuid_t *runs, int n);

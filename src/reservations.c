@@ -38,6 +38,8 @@
 #include "limits.h"
 #include "notes.h"
 #include "row.h"
+#include "shared.h"
+#include "stats.h"
 #include "usage.h"
 #include "writer.h"
 
@@ -45,6 +47,10 @@ PG_FUNCTION_INFO_V1(run_tracker_reserve_usage);
 PG_FUNCTION_INFO_V1(run_tracker_settle_usage);
 PG_FUNCTION_INFO_V1(run_tracker_release_usage);
 PG_FUNCTION_INFO_V1(run_tracker_forget_reservations);
+
+/* a check that reads more deltas than that wants them folded; by itself, if it must */
+#define FOLD_SOON 200
+#define FOLD_NOW  5000
 
 /* no call takes longer than that */
 #define MAX_TTL_US (30 * USECS_PER_DAY)
@@ -60,6 +66,7 @@ typedef struct Request
 	int64 tokens;
 	int32 requests;
 	Datum cost;
+	TimestampTz now;
 	TimestampTz expires_at;
 } Request;
 
@@ -113,6 +120,22 @@ check_cost(const RtUsage *usage, Datum asked, Datum limit)
 			   usage->windows.month_ends_at);
 }
 
+/*
+ * Keep the next checks cheap: have the worker fold what this one had to add up or, where
+ * there is none or it does not get to it, do that.
+ */
+static void
+fold_for(const RtUsage *usage)
+{
+	bool more;
+
+	if (usage->deltas > FOLD_SOON)
+		rt_note_statistics(RT_FOLD_SOON);
+	if (usage->deltas > (rt_shared_available() ? FOLD_NOW : FOLD_SOON) &&
+		!IsolationUsesXactSnapshot())
+		(void) rt_stats_fold(FOLD_NOW, DT_NOEND, false, &more);
+}
+
 /* RT004 unless the quotas of a user, who is locked, leave what is asked for. */
 static void
 check_quotas(Datum user_id, const Request *request)
@@ -129,6 +152,7 @@ check_quotas(Datum user_id, const Request *request)
 	check_count("daily_requests", usage.day_requests, usage.reserved_requests, request->requests,
 				limits.daily_requests, usage.windows.day_ends_at);
 	check_cost(&usage, request->cost, limits.monthly_cost);
+	fold_for(&usage);
 }
 
 /* 22023 for an argument that is out of range. */
@@ -140,13 +164,23 @@ bad_argument(const char *name, const char *range)
 			 errmsg("argument \"%s\" is out of range", name), errdetail("It must be %s.", range)));
 }
 
+/* The time that a reservation has begins now. */
+static void
+set_expiry(Request *request, Datum ttl)
+{
+	request->now = GetCurrentTimestamp();
+	request->expires_at = DatumGetTimestampTz(
+		DirectFunctionCall2(timestamptz_pl_interval, TimestampTzGetDatum(request->now), ttl));
+	if (request->expires_at <= request->now || request->expires_at > request->now + MAX_TTL_US)
+		bad_argument("ttl", "longer than nothing, and at most 30 days");
+}
+
 /* Read the arguments tokens, cost, ttl and requests, from the second one on. */
 static void
 get_request(FunctionCallInfo fcinfo, Request *request)
 {
 	Datum zero = DirectFunctionCall1(int8_numeric, Int64GetDatum(0));
 	Datum most = DirectFunctionCall1(int8_numeric, Int64GetDatum(RT_MAX_AMOUNT));
-	TimestampTz now = GetCurrentTimestamp();
 
 	request->tokens = PG_ARGISNULL(1) ? 0 : PG_GETARG_INT64(1);
 	if (request->tokens < 0 || request->tokens > RT_MAX_AMOUNT)
@@ -159,10 +193,7 @@ get_request(FunctionCallInfo fcinfo, Request *request)
 		bad_argument("cost", psprintf("from 0 to %lld, with at most 40 digits after the point",
 									  (long long) RT_MAX_AMOUNT));
 	rt_call_require(fcinfo, 3, "ttl");
-	request->expires_at = DatumGetTimestampTz(
-		DirectFunctionCall2(timestamptz_pl_interval, TimestampTzGetDatum(now), PG_GETARG_DATUM(3)));
-	if (request->expires_at <= now || request->expires_at > now + MAX_TTL_US)
-		bad_argument("ttl", "longer than nothing, and at most 30 days");
+	set_expiry(request, PG_GETARG_DATUM(3));
 	request->requests = PG_ARGISNULL(4) ? 1 : PG_GETARG_INT32(4);
 	if (request->requests < 0 || request->requests > 1000000)
 		bad_argument("requests", "from 0 to 1000000");
@@ -182,6 +213,8 @@ run_tracker_reserve_usage(PG_FUNCTION_ARGS)
 	PreventCommandDuringRecovery("reserve_usage()");
 	get_request(fcinfo, &request);
 	rt_limits_lock(user_id);
+	/* waiting for the lock is not part of it */
+	set_expiry(&request, PG_GETARG_DATUM(3));
 	check_quotas(user_id, &request);
 
 	rt_uuid_generate(id);
@@ -195,8 +228,8 @@ run_tracker_reserve_usage(PG_FUNCTION_ARGS)
 	rt_writer_set(&writer, RT_ATT(t, reservations, cost), request.cost, false);
 	rt_writer_set(&writer, RT_ATT(t, reservations, requests), Int32GetDatum(request.requests),
 				  false);
-	rt_writer_set(&writer, RT_ATT(t, reservations, created_at),
-				  TimestampTzGetDatum(GetCurrentTimestamp()), false);
+	rt_writer_set(&writer, RT_ATT(t, reservations, created_at), TimestampTzGetDatum(request.now),
+				  false);
 	rt_writer_set(&writer, RT_ATT(t, reservations, expires_at),
 				  TimestampTzGetDatum(request.expires_at), false);
 	rt_writer_insert(&writer);
@@ -220,14 +253,11 @@ state_is(TupleTableSlot *row, const RtTable *t, const char *state)
 		   memcmp(VARDATA_ANY(value), state, strlen(state)) == 0;
 }
 
-/* Find a reservation and lock it, in probe->slot; false if there is none.  The caller ends the
- * scan. */
+/* Lock the reservation in a slot, and get its newest version; false if it is gone. */
 static bool
-lock_reservation(RtProbe *probe, Relation rel, Datum reservation_id, Snapshot snapshot)
+lock_reservation(RtWriter *writer, TupleTableSlot *row, Snapshot snapshot)
 {
-	rt_probe_begin(probe, rel, reservation_id, snapshot);
-	return rt_probe_next(probe, ForwardScanDirection) &&
-		   rt_row_lock(rel, probe->slot, snapshot, LockTupleNoKeyExclusive, true);
+	return rt_row_lock(writer->rel, row, snapshot, LockTupleNoKeyExclusive, true);
 }
 
 /* End a reservation that is locked. */
@@ -278,8 +308,11 @@ end_own(Datum reservation_id, const char *state, Ended *ended)
 	rt_writer_open(&writer, RT_reservations);
 	t = writer.table;
 	snapshot = rt_latest_snapshot();
-	if (!lock_reservation(&probe, writer.rel, reservation_id, snapshot) ||
-		!rt_identity_owns(slot_getattr(probe.slot, RT_ATT(t, reservations, user_id), &isnull)))
+	rt_probe_begin(&probe, writer.rel, reservation_id, snapshot);
+	/* nobody waits for, or keeps waiting, what is not his */
+	if (!rt_probe_next(&probe, ForwardScanDirection) ||
+		!rt_identity_owns(slot_getattr(probe.slot, RT_ATT(t, reservations, user_id), &isnull)) ||
+		!lock_reservation(&writer, probe.slot, snapshot))
 		not_found(reservation_id);
 	if (settle && state_is(probe.slot, t, "released"))
 		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -467,8 +500,9 @@ rt_settlements_apply(RtSettlements *settlements)
 		/* several tasks may name one reservation: the first of them ends it */
 		if (i > 0 && compare_settlements(settlement - 1, settlement) == 0)
 			continue;
-		if (lock_reservation(&probe, writer.rel, UUIDPGetDatum(&settlement->reservation_id),
-							 snapshot) &&
+		rt_probe_begin(&probe, writer.rel, UUIDPGetDatum(&settlement->reservation_id), snapshot);
+		if (rt_probe_next(&probe, ForwardScanDirection) &&
+			lock_reservation(&writer, probe.slot, snapshot) &&
 			(state_is(probe.slot, writer.table, "held") ||
 			 (!settlement->release && state_is(probe.slot, writer.table, "expired"))))
 			end_reservation(&writer, probe.slot, settlement->release ? "released" : "settled",

@@ -44,19 +44,6 @@ PG_FUNCTION_INFO_V1(run_tracker_append_response);
  * ----------------------------------------------------------------
  */
 
-/*
- * Under REPEATABLE READ, pieces that are newer than the transaction's snapshot must not be
- * gone past: the transaction took the response for a shorter one.
- */
-static void
-check_visible(Relation rel, TupleTableSlot *piece)
-{
-	if (IsolationUsesXactSnapshot() &&
-		!table_tuple_satisfies_snapshot(rel, piece, GetTransactionSnapshot()))
-		ereport(ERROR, (errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-						errmsg("could not serialize access due to concurrent update")));
-}
-
 /* The response and its pieces as one text; (Datum) 0 if there are no pieces. */
 static Datum
 join_response(Datum run_id, Datum task_id, Datum response)
@@ -83,7 +70,7 @@ join_response(Datum run_id, Datum task_id, Datum response)
 		text *piece;
 
 		CHECK_FOR_INTERRUPTS();
-		check_visible(rel, probe.slot);
+		rt_row_require_visible(rel, probe.slot);
 		if (!found)
 		{
 			text *begin = DatumGetTextPP(response);
@@ -209,7 +196,7 @@ delete_pieces(RtWriter *writer, const ResponseId *id, Snapshot snapshot)
 	while (rt_probe_next(&probe, ForwardScanDirection))
 	{
 		CHECK_FOR_INTERRUPTS();
-		check_visible(writer->rel, probe.slot);
+		rt_row_require_visible(writer->rel, probe.slot);
 		rt_writer_delete(writer, probe.slot);
 	}
 	rt_probe_end(&probe);
@@ -335,7 +322,7 @@ find_end(FunctionCallInfo fcinfo, Relation rel, const Target *target, int64 *len
 		text *piece =
 			DatumGetTextPP(slot_getattr(probe.slot, RT_ATT(t, response_chunks, content), &isnull));
 
-		check_visible(rel, probe.slot);
+		rt_row_require_visible(rel, probe.slot);
 		*length = DatumGetInt64(
 					  slot_getattr(probe.slot, RT_ATT(t, response_chunks, start_offset), &isnull)) +
 				  pg_mbstrlen_with_len(VARDATA_ANY(piece), VARSIZE_ANY_EXHDR(piece));

@@ -128,6 +128,18 @@ rt_row_keep(RtRow *row, AttrNumber att)
 	}
 }
 
+/* 55000 if a column is to be changed that never changes. */
+void
+rt_row_check_same(const RtRow *row, AttrNumber att)
+{
+	if (rt_row_differs(row, att))
+		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+						errmsg("column \"%s\" of table \"%s\" cannot be changed",
+							   NameStr(TupleDescAttr(RelationGetDescr(row->rel), att - 1)->attname),
+							   RelationGetRelationName(row->rel)),
+						errtablecol(row->rel, att)));
+}
+
 /* Does the UPDATE change nothing at all? */
 bool
 rt_row_unchanged(const RtRow *row)

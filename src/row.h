@@ -36,6 +36,7 @@ extern void rt_row_set_null(RtRow *row, AttrNumber att);
 extern void rt_row_default(RtRow *row, AttrNumber att, Datum value);
 extern void rt_row_default_id(RtRow *row, AttrNumber att);
 extern void rt_row_keep(RtRow *row, AttrNumber att);
+extern void rt_row_check_same(const RtRow *row, AttrNumber att);
 extern bool rt_row_differs(const RtRow *row, AttrNumber att);
 extern bool rt_row_unchanged(const RtRow *row);
 extern void rt_row_check_size(const RtRow *row);

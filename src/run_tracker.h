@@ -53,6 +53,14 @@ typedef enum RtNotify
 	RT_NOTIFY_COMMIT
 } RtNotify;
 
+/* when statistics are to be folded */
+typedef enum RtFoldWhen
+{
+	RT_FOLD_NOT,
+	RT_FOLD_LATER, /* after run_tracker.fold_interval */
+	RT_FOLD_SOON   /* somebody reads too many of what is not folded */
+} RtFoldWhen;
+
 extern int rt_identity_mode;
 extern int rt_max_payload_kb;
 extern bool rt_task_transitions;
@@ -68,6 +76,7 @@ extern int rt_batch_timeout_ms;
 extern int rt_fold_interval_ms;
 extern int rt_callback_tolerance_s;
 extern int rt_session_timeout_s;
+extern int rt_limit_memory_kb;
 extern pg_tz *rt_time_zone;
 
 extern void rt_guc_init(void);

@@ -387,17 +387,6 @@ is_forced(const RtRow *row, const RtStatusColumns *c)
 	return state >= 0 && !RT_PHASE_IS_OPEN(lifecycle->states[state].phase);
 }
 
-static void
-check_same(RtRow *row, AttrNumber att)
-{
-	if (rt_row_differs(row, att))
-		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-						errmsg("column \"%s\" of table \"%s\" cannot be changed",
-							   NameStr(TupleDescAttr(RelationGetDescr(row->rel), att - 1)->attname),
-							   RelationGetRelationName(row->rel)),
-						errtablecol(row->rel, att)));
-}
-
 /* BEFORE INSERT OR UPDATE FOR EACH ROW on runs: the lifecycle, and derived columns. */
 Datum
 run_tracker_runs_before(PG_FUNCTION_ARGS)
@@ -415,8 +404,8 @@ run_tracker_runs_before(PG_FUNCTION_ARGS)
 	}
 	else
 	{
-		check_same(&row, RT_ATT(t, runs, run_id));
-		check_same(&row, RT_ATT(t, runs, user_id));
+		rt_row_check_same(&row, RT_ATT(t, runs, run_id));
+		rt_row_check_same(&row, RT_ATT(t, runs, user_id));
 		check_values(&row);
 		switch (rt_status_update(&row, &c, "run", is_forced(&row, &c)))
 		{

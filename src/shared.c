@@ -36,6 +36,8 @@
 #include "storage/proc.h"
 #include "storage/shmem.h"
 
+#include "limit_state.h"
+
 #define TRANCHE "run_tracker"
 
 /* how long a worker that was stopped for DROP DATABASE and the like stays away */
@@ -87,7 +89,7 @@ shmem_request(void)
 {
 	if (prev_shmem_request_hook)
 		prev_shmem_request_hook();
-	RequestAddinShmemSpace(add_size(header_size(), sets_size()));
+	RequestAddinShmemSpace(add_size(add_size(header_size(), sets_size()), rt_limit_shmem_size()));
 	RequestNamedLWLockTranche(TRANCHE, rt_max_databases + 1);
 }
 
@@ -320,6 +322,19 @@ add_run(int i, const pg_uuid_t *run_id)
 	return true;
 }
 
+/* Set when statistics are to be folded; is that news?  After an error it is not to be soon. */
+static bool
+tell_of_statistics(RtDatabase *db, bool soon)
+{
+	int64 interval = rt_fold_interval_ms * INT64CONST(1000);
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (db->fold_at != DT_NOEND && !(soon && db->fold_at > now && db->fold_at <= now + interval))
+		return false;
+	db->fold_at = soon ? now : now + interval;
+	return true;
+}
+
 /*
  * Tell what a transaction of this database, which is visible to others by now, has
  * changed: the earliest deadline it set (DT_NOEND: none), the runs to be announced, that
@@ -327,8 +342,8 @@ add_run(int i, const pg_uuid_t *run_id)
  * know.  Never fails.
  */
 void
-rt_shared_tell(TimestampTz deadline, bool check, bool statistics, const pg_uuid_t *runs, int nruns,
-			   bool resync)
+rt_shared_tell(TimestampTz deadline, bool check, RtFoldWhen statistics, const pg_uuid_t *runs,
+			   int nruns, bool resync)
 {
 	RtDatabase *db;
 	bool news;
@@ -350,11 +365,8 @@ rt_shared_tell(TimestampTz deadline, bool check, bool statistics, const pg_uuid_
 	db->next_at = Min(db->next_at, deadline);
 	if ((nruns > 0 || resync) && db->npending == 0 && !db->resync)
 		news = true;
-	if (statistics && db->fold_at == DT_NOEND)
-	{
-		db->fold_at = GetCurrentTimestamp() + rt_fold_interval_ms * INT64CONST(1000);
-		news = true;
-	}
+	if (statistics != RT_FOLD_NOT)
+		news = tell_of_statistics(db, statistics == RT_FOLD_SOON) || news;
 	db->resync = db->resync || resync;
 	for (int i = 0; i < nruns && !db->resync; i++)
 		if (!add_run(own_entry, &runs[i]))

@@ -80,8 +80,8 @@ extern void rt_shared_init(void);
 extern bool rt_shared_available(void);
 
 /* for backends, at the end of their transactions: must not fail */
-extern void rt_shared_tell(TimestampTz deadline, bool check, bool statistics, const pg_uuid_t *runs,
-						   int nruns, bool resync);
+extern void rt_shared_tell(TimestampTz deadline, bool check, RtFoldWhen statistics,
+						   const pg_uuid_t *runs, int nruns, bool resync);
 extern void rt_shared_stop_worker(Oid dboid);
 extern void rt_shared_databases_changed(void);
 

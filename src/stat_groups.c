@@ -288,7 +288,7 @@ rt_stats_end(RtStats *stats)
 	if (open)
 	{
 		rt_writer_close(&writer);
-		rt_note_statistics();
+		rt_note_statistics(RT_FOLD_LATER);
 	}
 	rt_stats_free(stats);
 }

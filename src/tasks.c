@@ -161,13 +161,17 @@ note_first_token(RtRow *row)
 	rt_row_set(row, first, Int64GetDatum(rt_elapsed_ms(since, GetCurrentTimestamp())));
 }
 
-/* A task counts as usage from when it finishes; what is inserted as finished is no usage. */
+/*
+ * A task counts as usage from when it finishes, if it is anybody's; what is inserted as
+ * finished is no usage.
+ */
 static void
 note_usage(RtRow *row, RtMove move, AttrNumber finished_at)
 {
 	AttrNumber usage_at = RT_ATT(row->table, tasks, usage_at);
 
-	if (move == RT_MOVE_FINISH)
+	if (move == RT_MOVE_FINISH &&
+		toast_raw_datum_size(rt_row_get(row, RT_ATT(row->table, tasks, user_id))) > VARHDRSZ)
 		rt_row_set(row, usage_at, rt_row_get(row, finished_at));
 	else if (move == RT_MOVE_RETRY)
 		rt_row_set_null(row, usage_at);
@@ -175,14 +179,24 @@ note_usage(RtRow *row, RtMove move, AttrNumber finished_at)
 		rt_row_keep(row, usage_at);
 }
 
-/* The reservation that a task is given must be one of its user's. */
+/* Is the task open, as it will be written? */
+static bool
+is_open(const RtRow *row)
+{
+	return RT_PHASE_IS_OPEN(rt_phase_decode(rt_row_get(row, RT_ATT(row->table, tasks, phase))));
+}
+
+/*
+ * The reservation that a task is given must be one of its user's.  A task that has finished
+ * settles none: its reservation may be gone by now.
+ */
 static void
 check_reservation(const RtRow *row)
 {
 	const RtTable *t = row->table;
 	AttrNumber reservation_id = RT_ATT(t, tasks, reservation_id);
 
-	if (!rt_row_isnull(row, reservation_id) &&
+	if (!rt_row_isnull(row, reservation_id) && (row->old || is_open(row)) &&
 		(row->old == NULL || rt_row_differs(row, reservation_id)))
 		rt_reservation_check(rt_row_get(row, reservation_id),
 							 rt_row_get(row, RT_ATT(t, tasks, user_id)));
@@ -204,6 +218,9 @@ run_tracker_tasks_before(PG_FUNCTION_ARGS)
 		rt_run_adopt(&row, RT_ATT(t, tasks, run_id), RT_ATT(t, tasks, user_id));
 		rt_row_default_id(&row, RT_ATT(t, tasks, task_id));
 		(void) rt_status_insert(&row, &c, "task", rt_identity_is_service());
+		/* a restored one that has finished keeps it */
+		if (is_open(&row))
+			rt_row_set_null(&row, RT_ATT(t, tasks, usage_at));
 		check_reservation(&row);
 	}
 	else
@@ -224,8 +241,7 @@ run_tracker_tasks_before(PG_FUNCTION_ARGS)
 		rt_response_complete(&row);
 		note_usage(&row, move, c.finished_at);
 		check_reservation(&row);
-		if ((move == RT_MOVE_RETRY || moved) &&
-			RT_PHASE_IS_OPEN(rt_phase_decode(rt_row_get(&row, c.phase))))
+		if ((move == RT_MOVE_RETRY || moved) && is_open(&row))
 			rt_run_require_open(DatumGetUUIDP(rt_row_get(&row, run_id)), true);
 	}
 	set_total_tokens(&row);

@@ -45,6 +45,8 @@ static const struct
 	 "open_task_count = 0, input_tokens = 0, output_tokens = 0, total_tokens = 0, total_cost = 0 "
 	 "WHERE (task_count, failed_task_count, open_task_count, input_tokens, output_tokens, "
 	 "total_tokens, total_cost) <> (0, 0, 0, 0, 0, 0, 0)"},
+	{RT_sessions, "WITH d AS (DELETE FROM run_tracker.session_deltas) "
+				  "DELETE FROM run_tracker.session_snapshots"},
 	{RT_messages, "UPDATE run_tracker.run_totals SET message_count = 0 WHERE message_count <> 0"},
 	{RT_logs, "UPDATE run_tracker.run_totals SET error_count = 0 WHERE error_count <> 0"},
 	{RT_retrievals,
@@ -53,7 +55,7 @@ static const struct
 	 "UPDATE run_tracker.run_totals SET artifact_count = 0 WHERE artifact_count <> 0"},
 };
 
-/* AFTER TRUNCATE FOR EACH STATEMENT on runs and the tables that totals are made of. */
+/* AFTER TRUNCATE FOR EACH STATEMENT on runs, sessions and the tables that totals are made of. */
 Datum
 run_tracker_after_truncate(PG_FUNCTION_ARGS)
 {

@@ -60,16 +60,6 @@ local_time(TimestampTz moment, struct pg_tm *tm)
 				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE), errmsg("timestamp out of range")));
 }
 
-/* The day of a moment in run_tracker.time_zone. */
-DateADT
-rt_usage_day(TimestampTz moment)
-{
-	struct pg_tm tm;
-
-	local_time(moment, &tm);
-	return date2j(tm.tm_year, tm.tm_mon, tm.tm_mday) - POSTGRES_EPOCH_JDATE;
-}
-
 /* When a day begins in run_tracker.time_zone. */
 static TimestampTz
 beginning_of(DateADT day)
@@ -86,6 +76,30 @@ beginning_of(DateADT day)
 	return result;
 }
 
+/*
+ * The day of a moment in run_tracker.time_zone.  Moments of a statement are mostly of one day, so
+ * the last one is remembered.
+ */
+DateADT
+rt_usage_day(TimestampTz moment)
+{
+	static const pg_tz *zone = NULL;
+	static TimestampTz begins_at;
+	static TimestampTz ends_at;
+	static DateADT day;
+	struct pg_tm tm;
+
+	if (zone == rt_time_zone && moment >= begins_at && moment < ends_at)
+		return day;
+	local_time(moment, &tm);
+	zone = NULL;
+	day = date2j(tm.tm_year, tm.tm_mon, tm.tm_mday) - POSTGRES_EPOCH_JDATE;
+	begins_at = beginning_of(day);
+	ends_at = beginning_of(day + 1);
+	zone = rt_time_zone;
+	return day;
+}
+
 /* The day and the month of a moment. */
 void
 rt_usage_windows(TimestampTz moment, RtWindows *windows)
@@ -99,8 +113,9 @@ rt_usage_windows(TimestampTz moment, RtWindows *windows)
 	next_month = tm.tm_mon == MONTHS_PER_YEAR ? 1 : tm.tm_mon + 1;
 	windows->day = date2j(tm.tm_year, tm.tm_mon, tm.tm_mday) - POSTGRES_EPOCH_JDATE;
 	windows->month = date2j(tm.tm_year, tm.tm_mon, 1) - POSTGRES_EPOCH_JDATE;
+	windows->next_month = date2j(next_year, next_month, 1) - POSTGRES_EPOCH_JDATE;
 	windows->day_ends_at = beginning_of(windows->day + 1);
-	windows->month_ends_at = beginning_of(date2j(next_year, next_month, 1) - POSTGRES_EPOCH_JDATE);
+	windows->month_ends_at = beginning_of(windows->next_month);
 }
 
 /* ----------------------------------------------------------------
@@ -169,12 +184,13 @@ add_deltas(Datum user_id, Snapshot snapshot, RtUsage *usage)
 		Datum usage_on = slot_getattr(probe.slot, RT_ATT(t, stat_deltas, usage_on), &isnull);
 
 		CHECK_FOR_INTERRUPTS();
-		/* what is later than today was used before the time zone was changed */
-		if (isnull || DatumGetDateADT(usage_on) < usage->windows.month)
+		usage->deltas++;
+		if (isnull || DatumGetDateADT(usage_on) < usage->windows.month ||
+			DatumGetDateADT(usage_on) >= usage->windows.next_month)
 			continue;
 		add(&usage->month_tokens, get_int64(probe.slot, RT_ATT(t, stat_deltas, total_tokens)));
 		add_cost(&usage->month_cost, probe.slot, RT_ATT(t, stat_deltas, cost));
-		if (DatumGetDateADT(usage_on) >= usage->windows.day)
+		if (DatumGetDateADT(usage_on) == usage->windows.day)
 			add(&usage->day_requests,
 				get_int64(probe.slot, RT_ATT(t, stat_deltas, finished_count)));
 	}
@@ -311,7 +327,8 @@ check_record(RtRow *row)
 				rt_row_amount(row, RT_ATT(t, usage_records, output_tokens));
 
 	rt_row_check_names(row, names, lengthof(names));
-	rt_row_require(row, requests);
+	rt_row_default(row, RT_ATT(t, usage_records, source), CStringGetTextDatum("call"));
+	rt_row_default(row, requests, Int32GetDatum(1));
 	if (DatumGetInt32(rt_row_get(row, requests)) < 0 ||
 		DatumGetInt32(rt_row_get(row, requests)) > MAX_REQUESTS)
 		rt_row_violation(row, requests, psprintf("It must be from 0 to %d.", MAX_REQUESTS));
@@ -343,10 +360,12 @@ run_tracker_usage_records_before(PG_FUNCTION_ARGS)
 		if (user)
 			rt_row_default(&row, user_id, CStringGetTextDatum(user));
 		rt_row_require(&row, user_id);
+		/* none: tasks of nobody can be retried, too */
 		size = VARSIZE_ANY_EXHDR(DatumGetTextPP(rt_row_get(&row, user_id)));
-		if (size == 0 || size > RT_MAX_NAME_BYTES)
+		if (size > RT_MAX_NAME_BYTES)
 			rt_row_violation(&row, user_id,
-							 psprintf("It must have 1 to %d bytes.", RT_MAX_NAME_BYTES));
+							 psprintf("It has %zu bytes, at most %d are possible.", size,
+									  RT_MAX_NAME_BYTES));
 		rt_row_default_id(&row, RT_ATT(t, usage_records, usage_id));
 		rt_row_default(&row, used_at, TimestampTzGetDatum(GetCurrentTimestamp()));
 		if (TIMESTAMP_NOT_FINITE(DatumGetTimestampTz(rt_row_get(&row, used_at))))

@@ -20,6 +20,7 @@ typedef struct RtWindows
 {
 	DateADT day;
 	DateADT month; /* its first day */
+	DateADT next_month;
 	TimestampTz day_ends_at;
 	TimestampTz month_ends_at;
 } RtWindows;
@@ -34,6 +35,7 @@ typedef struct RtUsage
 	int64 reserved_tokens;
 	int64 reserved_requests;
 	Datum reserved_cost;
+	int64 deltas; /* that were not folded */
 } RtUsage;
 
 /* ---- usage.c ---- */

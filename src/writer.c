@@ -239,7 +239,7 @@ rt_writer_delete(RtWriter *writer, TupleTableSlot *old)
 	EvalPlanQualEnd(&epqstate);
 }
 
-/* Delete the rows of runs that are gone from a table whose primary key begins with run_id. */
+/* Delete the rows of runs that are gone from a table whose primary key begins with their id. */
 void
 rt_writer_delete_runs(RtTableId id, const pg_uuid_t *run_ids, int n)
 {
@@ -299,6 +299,19 @@ rt_row_lock(Relation rel, TupleTableSlot *slot, Snapshot snapshot, LockTupleMode
 				 RelationGetRelationName(rel));
 			return false; /* keep compiler quiet */
 	}
+}
+
+/*
+ * Under REPEATABLE READ, a row that is newer than the transaction's snapshot must not be gone
+ * past where the transaction acts on what it saw before.
+ */
+void
+rt_row_require_visible(Relation rel, TupleTableSlot *slot)
+{
+	if (IsolationUsesXactSnapshot() &&
+		!table_tuple_satisfies_snapshot(rel, slot, GetTransactionSnapshot()))
+		ereport(ERROR, (errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+						errmsg("could not serialize access due to concurrent update")));
 }
 
 /*

@@ -43,6 +43,7 @@ extern void rt_writer_delete(RtWriter *writer, TupleTableSlot *old);
 extern void rt_writer_delete_runs(RtTableId id, const pg_uuid_t *run_ids, int n);
 extern bool rt_row_lock(Relation rel, TupleTableSlot *slot, Snapshot snapshot, LockTupleMode mode,
 						bool wait);
+extern void rt_row_require_visible(Relation rel, TupleTableSlot *slot);
 extern Snapshot rt_latest_snapshot(void);
 extern Snapshot rt_current_snapshot(void);
 extern void rt_owner_enter(RtOwnerSwitch *save, Relation rel);

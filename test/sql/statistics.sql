@@ -654,7 +654,7 @@ SELECT user_id, total, open, finished FROM run_tracker.user_stats();
 
 -- sums that no bigint holds are the largest one, in every state of folding, and stop nobody
 TRUNCATE run_tracker.stat_deltas, run_tracker.stat_totals;
-INSERT INTO run_tracker.stat_deltas SELECT 'task', u, '2020-01-01', 'k', 'w', '', '', 'm', '', 'succeeded', 0, 1, 9000000000000000000, 9000000000000000000, 9000000000000000000, 1, 5, '{5,1}', 5, '{5,1}'
+INSERT INTO run_tracker.stat_deltas SELECT 'task', u, '2020-01-01', NULL, 'k', 'w', '', '', 'm', '', 'succeeded', 0, 1, 9000000000000000000, 9000000000000000000, 9000000000000000000, 1, 5, '{5,1}', 5, '{5,1}'
 FROM unnest('{alice,bob}'::text[]) u, generate_series(1, 3);
 SELECT user_id, task_count, input_tokens, output_tokens, total_tokens, total_cost FROM run_tracker.user_stats();
 SELECT kind, task_count, total_tokens FROM run_tracker.kind_stats();

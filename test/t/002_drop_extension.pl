@@ -19,7 +19,7 @@ my $survivors = qr/^(rows|sequence|schema|relation|index|statistics|publication|
 # Privileges on functions go with the functions.
 sub without_function_grants
 {
-	return join "\n", map { /^(function\|run_tracker|relation\|run_tracker\.(?:worker_status|metrics)\|)/ ? s/\|[^|]*$//r : $_ } grep { !/^member\|/ } split /\n/, $_[0];
+	return join "\n", map { /^(function\|run_tracker|relation\|run_tracker\.(?:worker_status|metrics|rate_limits|circuit_breakers)\|)/ ? s/\|[^|]*$//r : $_ } grep { !/^member\|/ } split /\n/, $_[0];
 }
 
 sub column_types
@@ -30,7 +30,7 @@ SELECT attrelid::regclass, attname, atttypid::regtype, attnotnull, attidentity, 
 FROM pg_attribute JOIN pg_class c ON c.oid = attrelid
 WHERE relnamespace = 'run_tracker'::regnamespace AND relkind IN ('r', 'v') AND attnum > 0 AND NOT attisdropped
   -- the views that are the extension's
-  AND relname NOT IN ('worker_status', 'metrics')
+  AND relname NOT IN ('worker_status', 'metrics', 'rate_limits', 'circuit_breakers')
 ORDER BY attrelid::regclass::text, attnum
 SQL
 }
@@ -39,7 +39,7 @@ for my $db (qw(db owned))
 {
 	my $before = fingerprint($node, $db);
 	my $columns = column_types($db);
-	my $rows = join "\n", grep { /$survivors/ && !/worker_status|run_tracker\.metrics/ } split /\n/, $before;
+	my $rows = join "\n", grep { /$survivors/ && !/worker_status|run_tracker\.(metrics|rate_limits|circuit_breakers)/ } split /\n/, $before;
 
 	my ($rc, $out, $err) = $node->psql($db, 'DROP EXTENSION run_tracker');
 	isnt($rc, 0, "$db: DROP EXTENSION is refused");
@@ -56,7 +56,7 @@ for my $db (qw(db owned))
 		'app_change',
 		'and all triggers but the one of the user');
 	same(column_types($db), $columns, 'no column is lost');
-	same(join("\n", grep { /$survivors/ && !/worker_status|run_tracker\.metrics/ } split /\n/, fingerprint($node, $db)),
+	same(join("\n", grep { /$survivors/ && !/worker_status|run_tracker\.(metrics|rate_limits|circuit_breakers)/ } split /\n/, fingerprint($node, $db)),
 		$rows, 'no row, index, constraint, view, privilege, sequence or publication is lost');
 
 	# A role that was granted the tables now sees nothing, rather than everything: row level security is on still.

@@ -55,7 +55,7 @@ SELECT set_eq(
     ('update_progress(run_id uuid, progress integer?, current_step text?, attempt integer?) boolean'),
     -- tasks
     ('create_task(run_id uuid, task_id uuid?, name text?, service text?, operation text?, provider text?, model text?, '
-     'request jsonb?, parent_task_id uuid?, lifecycle text?, metadata jsonb?) uuid'),
+     'request jsonb?, parent_task_id uuid?, lifecycle text?, metadata jsonb?, reservation_id uuid?) uuid'),
     ('start_task(task_id uuid, status text?, attempt integer?) boolean'),
     ('complete_task(task_id uuid, response text?, input_tokens bigint?, output_tokens bigint?, cost numeric?, '
      'time_to_first_token_ms bigint?, result jsonb?, total_tokens bigint?, cache_read_input_tokens bigint?, '
@@ -238,6 +238,26 @@ SELECT set_eq(
      'OUT rearmed bigint, OUT pending_notifications integer, OUT notifications bigint, OUT resyncs bigint, '
      'OUT folded bigint, OUT errors bigint, OUT failures integer, OUT last_error text, OUT last_error_at timestamp with time zone) SETOF record'),
     ('wake_worker() boolean'),
+    -- accounts, usage and quotas
+    ('ensure_account(user_id text?, tier text?) boolean'),
+    ('quotas(user_id text?) TABLE(quota text, used numeric, reserved numeric, "limit" numeric, remaining numeric, reset_at timestamp with time zone)'),
+    ('read_quotas(of_user text) TABLE(quota text, used numeric, reserved numeric, "limit" numeric, remaining numeric, '
+     'reset_at timestamp with time zone)'),
+    ('usage_sums(user_id text?, OUT tier text, OUT day date, OUT month date, OUT day_ends_at timestamp with time zone, '
+     'OUT month_ends_at timestamp with time zone, OUT monthly_tokens bigint, OUT monthly_cost numeric, OUT daily_requests bigint, '
+     'OUT reserved_tokens bigint, OUT reserved_cost numeric, OUT reserved_requests bigint, OUT monthly_tokens_limit bigint, '
+     'OUT monthly_cost_limit numeric, OUT daily_requests_limit bigint, OUT concurrent_sessions_limit bigint) record'),
+    ('record_usage(user_id text?, tokens bigint?, cost numeric DEFAULT 0, requests integer DEFAULT 1, input_tokens bigint?, '
+     'output_tokens bigint?, provider text?, model text?, endpoint text?, session_id uuid?, run_id uuid?, metadata jsonb?, '
+     'usage_id uuid?) uuid'),
+    ('log_request(session_id uuid?, endpoint text?, metadata jsonb?, user_id text?, request_id uuid?) uuid'),
+    ('reserve_usage(user_id text?, tokens bigint DEFAULT 0, cost numeric DEFAULT 0, ttl interval DEFAULT ''00:10:00''::interval, '
+     'requests integer DEFAULT 1) uuid'),
+    ('settle_usage(reservation_id uuid, tokens bigint?, cost numeric?, requests integer?, input_tokens bigint?, output_tokens '
+     'bigint?, provider text?, model text?, endpoint text?, session_id uuid?, run_id uuid?, metadata jsonb?) boolean'),
+    ('release_usage(reservation_id uuid) boolean'),
+    ('purge_usage(older_than interval DEFAULT ''90 days''::interval, max_rows integer DEFAULT 10000) bigint'),
+    ('forget_reservations(before timestamp with time zone, max_rows integer) bigint'),
     -- what has to happen from time to time
     ('purge_runs(older_than interval DEFAULT ''30 days''::interval, max_runs integer DEFAULT 10000, '
      'phases text[] DEFAULT ''{succeeded,failed,cancelled,timed_out}''::text[]) bigint'),
@@ -246,6 +266,23 @@ SELECT set_eq(
      'TABLE(jobname text, schedule text, command text)'),
     ('unschedule_maintenance() bigint'),
     ('has_cron() boolean'),
+    -- rate limits and circuit breakers
+    ('consume_rate_limit(endpoint text, cost integer DEFAULT 1, user_id text?) TABLE(allowed boolean, current bigint, '
+     '"limit" bigint, remaining bigint, reset_at timestamp with time zone, reset_ms bigint)'),
+    ('consume_rate_limit_or_fail(endpoint text, cost integer DEFAULT 1, user_id text?) TABLE(allowed boolean, current bigint, '
+     '"limit" bigint, remaining bigint, reset_at timestamp with time zone, reset_ms bigint)'),
+    ('reset_rate_limit(user_id text, endpoint text?) bigint'),
+    ('rate_limit_state(OUT user_id text, OUT endpoint text, OUT current bigint, OUT "limit" bigint, OUT remaining bigint, '
+     'OUT reset_at timestamp with time zone, OUT "window" interval) SETOF record'),
+    ('breaker_allow(name text) boolean'),
+    ('breaker_allow_or_fail(name text) boolean'),
+    ('breaker_record(name text, ok boolean, error text?) text'),
+    ('reset_breaker(name text) boolean'),
+    ('breaker_state(OUT name text, OUT state text, OUT failures bigint, OUT calls bigint, OUT opened_at timestamp with time zone, '
+     'OUT since interval, OUT last_error text, OUT last_error_at timestamp with time zone) SETOF record'),
+    ('read_breakers() TABLE(name text, state text, failures bigint, calls bigint, failure_threshold integer, failure_rate '
+     'numeric, minimum_calls integer, "window" interval, reset_after interval, opened_at timestamp with time zone, '
+     'next_probe_at timestamp with time zone, last_error text, last_error_at timestamp with time zone)'),
     -- administration
     -- functions that are called when a run finishes
     ('on_finish(kind_or_lifecycle text, function regprocedure, on_error text DEFAULT ''fail''::text) uuid'),
@@ -265,7 +302,7 @@ SELECT set_eq(
                      summarize_trend,trend_stats,task_target,check_batch,run_conditions,find_runs,list_runs,export_runs,
                      run_details,compare_run_values,compare_runs,run_timeline,timeline,report_html,dashboard_html,report_timeline,
                      report_messages,report_tasks,report_retrievals,report_artifacts,report_logs,html_page,describe_open_runs,
-                     health,read_metrics,openmetrics}'::text[])$$,
+                     health,read_metrics,openmetrics,quotas,read_quotas,usage_sums}'::text[])$$,
     'these functions only read');
 SELECT set_eq(
     $$SELECT proname::text FROM our_functions WHERE provolatile = 'i'$$,
@@ -302,7 +339,8 @@ SELECT set_eq(
           'artifacts_after', 'require_tables', 'histogram_bucket', 'histogram_bound', 'histogram_quantile', 'histogram_count',
           'histogram_accumulate', 'histogram_result', 'merge_histograms',
           -- this one registers the search path of its caller
-          'on_finish'],
+          'on_finish',
+          'tiers_before', 'accounts_before', 'usage_records_before', 'usage_records_after'],
     'all other functions have the search path pg_catalog, pg_temp');
 SELECT is_empty(
     $$SELECT p.signature FROM our_functions p JOIN pg_language l ON l.oid = p.prolang
@@ -339,7 +377,9 @@ SELECT set_eq(
           'table artifacts', 'table transitions', 'table run_totals', 'table open_runs', 'table stat_deltas',
           'table stat_totals', 'table lifecycles', 'table installation', 'view run_summary', 'view active_runs',
           'view recent_runs', 'view metrics', 'view worker_status',
-          'table finish_handlers'],
+          'table finish_handlers',
+          'table breakers', 'view rate_limits', 'view circuit_breakers',
+          'table tiers', 'table accounts', 'table usage_records', 'table reservations', 'view usage'],
     'there are these tables and views');
 
 -- The columns that clients read and write, in no order: a dump of an older version has another one.
@@ -360,7 +400,8 @@ SELECT set_eq(
 SELECT set_eq(
     $$SELECT relation || '.' || attname FROM our_columns WHERE type = 'numeric'$$,
     $$SELECT relation || '.' || attname FROM our_columns WHERE attname ~ '(^|_)cost$'
-      UNION ALL VALUES ('artifacts.similarity'), ('metrics.value')$$,
+      UNION ALL VALUES ('artifacts.similarity'), ('metrics.value'),
+                       ('breakers.failure_rate'), ('circuit_breakers.failure_rate')$$,
     'money is numeric');
 SELECT is_empty(
     $$SELECT relation || '.' || attname FROM our_columns WHERE type IN ('real', 'double precision', 'money', 'json')$$,
@@ -369,7 +410,9 @@ SELECT set_eq(
     $$SELECT relation FROM our_columns WHERE attname = 'user_id' AND type = 'text' AND (attnotnull OR relkind = 'v')$$,
     $$SELECT relname::text FROM our_relations
       WHERE relkind IN ('r', 'v') AND relname NOT IN ('lifecycles', 'installation', 'worker_status', 'metrics',
-                                                      'finish_handlers')$$,
+                                                      'finish_handlers',
+                                                      'breakers', 'circuit_breakers',
+ 'tiers')$$,
     'whatever has rows of users has user_id text NOT NULL');
 
 SELECT is_empty(
@@ -416,7 +459,8 @@ SELECT set_eq(
       FROM our_relations c JOIN pg_policy p ON p.polrelid = c.oid$$,
     $$SELECT relation || ' own_rows * {0} (user_id = ( SELECT run_tracker.current_user_id() AS current_user_id))'
       FROM our_columns WHERE attname = 'user_id' AND relkind = 'r'
-      UNION ALL VALUES ('lifecycles readable r {0} true'), ('installation readable r {0} true')$$,
+      UNION ALL VALUES ('lifecycles readable r {0} true'), ('installation readable r {0} true'),
+                       ('breakers readable r {0} true'), ('tiers readable r {0} true')$$,
     'one policy for all tables that have rows of users; the others can only be read');
 
 ---------------------------------------------------------------------------------------------------------------------
@@ -431,14 +475,15 @@ SELECT set_eq(
     $$SELECT relname || ' ' || relreplident::text FROM our_relations WHERE relkind = 'r' AND relreplident <> 'd'$$,
     ARRAY['stat_deltas f'],
     'logical replication can tell its rows apart all the same');
-SELECT is_empty(
-    $$SELECT indexrelid::regclass::text FROM pg_index WHERE indrelid = 'run_tracker.stat_deltas'::regclass$$,
-    'and no index slows down who appends');
+SELECT set_eq(
+    $$SELECT pg_get_indexdef(indexrelid) FROM pg_index WHERE indrelid = 'run_tracker.stat_deltas'::regclass$$,
+    ARRAY['CREATE INDEX stat_deltas_usage_idx ON run_tracker.stat_deltas USING btree (user_id) WHERE (usage_on IS NOT NULL)'],
+    'and no index slows down who appends, but for the one that checks of quotas read usage by');
 SELECT is_empty(
     $$SELECT c.relation FROM our_columns c
-      WHERE c.attname = 'run_id' AND c.relkind = 'r' AND NOT EXISTS (
+      WHERE c.attname = 'run_id' AND c.relkind = 'r' AND c.relation <> 'usage_records' AND NOT EXISTS (
           SELECT FROM pg_index i WHERE i.indrelid = c.relid AND i.indisprimary AND i.indkey[0] = c.attnum)$$,
-    'primary keys begin with run_id');
+    'primary keys of what belongs to a run begin with run_id');
 SELECT set_eq(
     $$SELECT c.relname || ' ' || pg_get_constraintdef(k.oid)
       FROM our_relations c JOIN pg_constraint k ON k.conrelid = c.oid
@@ -455,7 +500,8 @@ SELECT set_eq(
     $$SELECT c.relname || ' ' || pg_get_constraintdef(k.oid)
       FROM our_relations c JOIN pg_constraint k ON k.conrelid = c.oid WHERE k.contype = 'f'$$,
     $$SELECT t || ' FOREIGN KEY (run_id, user_id) REFERENCES run_tracker.runs(run_id, user_id) ON DELETE CASCADE'
-      FROM unnest('{tasks,messages,logs,retrievals,artifacts}'::text[]) t$$,
+      FROM unnest('{tasks,messages,logs,retrievals,artifacts}'::text[]) t
+      UNION ALL VALUES ('accounts FOREIGN KEY (tier) REFERENCES run_tracker.tiers(name) ON UPDATE CASCADE')$$,
     'children point to their run and its owner, and to nothing else');
 SELECT is_empty(
     $$SELECT c.relname || '.' || k.conname
@@ -490,7 +536,12 @@ SELECT set_eq(
           'stat_totals.user_id', 'stat_totals.period_at', 'stat_totals.kind', 'stat_totals.workflow_id', 'stat_totals.mode',
           'stat_totals.provider', 'stat_totals.model', 'stat_totals.operation', 'stat_totals.phase',
           'lifecycles.name', 'installation.singleton',
-          'finish_handlers.handler_id', 'finish_handlers.kind_or_lifecycle', 'finish_handlers.function'],
+          'finish_handlers.handler_id', 'finish_handlers.kind_or_lifecycle', 'finish_handlers.function',
+          'breakers.name',
+ 'tiers.name', 'accounts.user_id', 'accounts.tier',
+          'usage_records.usage_id', 'usage_records.user_id', 'usage_records.used_at',
+          'reservations.reservation_id', 'reservations.user_id', 'reservations.state', 'reservations.expires_at', 'reservations.ended_at',
+          'stat_deltas.user_id', 'stat_deltas.usage_on'],
     'no index of the ledger or the totals is on a column that changes while a row is open');
 SELECT set_eq(
     $$SELECT attname FROM indexed_columns WHERE relation = 'open_runs'$$,
@@ -536,10 +587,11 @@ SELECT is_empty(
       FROM pg_depend d JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid
       WHERE e.extname = 'run_tracker' AND d.deptype = 'e' AND d.classid <> 'pg_proc'::regclass
         -- show what the server does, hold nothing
-        AND NOT (d.classid = 'pg_class'::regclass AND d.objid::regclass IN ('run_tracker.worker_status', 'run_tracker.metrics'))
+        AND NOT (d.classid = 'pg_class'::regclass AND d.objid::regclass IN (
+                 'run_tracker.worker_status', 'run_tracker.metrics', 'run_tracker.rate_limits', 'run_tracker.circuit_breakers'))
         -- their types and their rules
         AND NOT (d.classid = 'pg_type'::regclass)$$,
-    'the members of the extension are functions, and two views that hold no data');
+    'the members of the extension are functions, and four views that hold no data');
 SELECT is_empty(
     $$SELECT signature FROM our_functions WHERE NOT EXISTS (
           SELECT FROM pg_depend d JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid
@@ -618,12 +670,15 @@ FROM unnest('{tracker_version,current_user_id,is_service,lifecycle_diagram,run_m
               run_details,compare_runs,compare_run_values,export_runs,timeline,run_timeline,report_html,dashboard_html,
               report_timeline,report_messages,report_tasks,report_retrievals,report_artifacts,report_logs,html_escape,
               html_number,html_text,html_time,html_phase,html_badge,html_line,html_cell,html_meter,html_tick,html_fact,
-              html_details,html_json,html_section,html_more,html_style,html_page,html_chart,health,describe_open_runs,read_metrics,histogram_metrics,openmetrics}'::text[]) f
+              html_details,html_json,html_section,html_more,html_style,html_page,html_chart,health,describe_open_runs,read_metrics,histogram_metrics,openmetrics,
+              rate_limit_state,breaker_state,read_breakers,              quotas,read_quotas,usage_sums}'::text[]) f
 UNION ALL
 SELECT t, 'SELECT'
 FROM unnest('{table runs,table tasks,table response_chunks,table messages,table logs,table retrievals,table artifacts,
               table transitions,table run_totals,table open_runs,table stat_deltas,table stat_totals,table lifecycles,
-              table installation,view run_summary,view active_runs,view recent_runs,view metrics}'::text[]) t
+              table installation,view run_summary,view active_runs,view recent_runs,view metrics,
+              table breakers,view rate_limits,view circuit_breakers,
+              table tiers,table accounts,table usage_records,table reservations,view usage}'::text[]) t
 UNION ALL VALUES ('schema', 'USAGE');
 
 SELECT set_eq(
@@ -638,7 +693,8 @@ SELECT 'function ' || f, 'EXECUTE'
 FROM unnest('{uuidv7,create_run,start_run,complete_run,fail_run,cancel_run,retry_run,transition_run,update_progress,
               create_task,start_task,complete_task,fail_task,cancel_task,append_response,add_message,add_log,
               log_retrieval,add_artifact,heartbeat_run,release_run,create_runs,create_tasks,complete_tasks,check_batch,
-              task_target}'::text[]) f
+              task_target,consume_rate_limit,consume_rate_limit_or_fail,
+ensure_account,record_usage,log_request,reserve_usage,settle_usage,release_usage}'::text[]) f
 UNION ALL VALUES
 ('table runs', 'INSERT (current_step, error, error_detail, inputs, kind, lifecycle, max_attempts, max_duration, metadata, '
                'metrics, name, parent_run_id, plan, priority, progress, reflections, result, retry_base, retry_cap, '
@@ -648,11 +704,11 @@ UNION ALL VALUES
                'scheduled_at, session_id, settings, status, subject_id, timeout, variables, worker, workflow_id)'),
 ('table tasks', 'INSERT (cache_creation_input_tokens, cache_read_input_tokens, cost, cost_source, error, error_detail, '
                 'finish_reason, input_tokens, lifecycle, metadata, model, name, operation, output_tokens, parent_task_id, '
-                'provider, reasoning_output_tokens, request, response, response_id, response_model, result, run_id, '
+                'provider, reasoning_output_tokens, request, reservation_id, response, response_id, response_model, result, run_id, '
                 'service, status, task_id, time_to_first_token_ms, total_tokens, user_id)'),
 ('table tasks', 'UPDATE (cache_creation_input_tokens, cache_read_input_tokens, cost, cost_source, error, error_detail, '
                 'finish_reason, input_tokens, metadata, model, name, operation, output_tokens, parent_task_id, '
-                'provider, reasoning_output_tokens, request, response, response_id, response_model, result, run_id, '
+                'provider, reasoning_output_tokens, request, reservation_id, response, response_id, response_model, result, run_id, '
                 'service, status, time_to_first_token_ms, total_tokens)'),
 ('table messages', 'INSERT (content, metadata, name, parts, role, run_id, task_id, user_id)'),
 ('table messages', 'UPDATE (content, metadata, name, parts, role, task_id)'),
@@ -664,7 +720,10 @@ UNION ALL VALUES
                     'task_id, type, url, user_id)'),
 ('table artifacts', 'UPDATE (chunk_type, configuration, content, content_type, kind, metadata, name, ordinal, '
                     'retrieval_id, similarity, size_bytes, source, source_document_id, source_document_name, '
-                    'task_id, type, url)');
+                    'task_id, type, url)'),
+('table accounts', 'INSERT (user_id)'),
+('table usage_records', 'INSERT (cost, endpoint, input_tokens, metadata, model, output_tokens, provider, requests, reservation_id, '
+                        'run_id, session_id, source, task_id, total_tokens, usage_id, user_id)');
 
 SELECT set_eq(
     $$SELECT object, privilege FROM all_privileges WHERE grantee = 'tap_client'$$,
@@ -677,12 +736,11 @@ SELECT set_eq(
       UNION ALL SELECT 'function ' || f, 'EXECUTE'
                 FROM unnest('{define_lifecycle,drop_lifecycle,rebuild_totals,claim_runs,expire_runs,purge_runs,
                               schedule_maintenance,unschedule_maintenance,has_cron,wake_worker,worker_state,
-                              fold_statistics,
-                              on_finish,drop_on_finish}'::text[]) f
-      UNION ALL VALUES ('view worker_status', 'SELECT'),
-                       ('table finish_handlers', 'SELECT')
+                              fold_statistics,purge_usage,forget_reservations,on_finish,drop_on_finish,
+                              reset_rate_limit,breaker_allow,breaker_allow_or_fail,breaker_record,reset_breaker}'::text[]) f
+      UNION ALL VALUES ('view worker_status', 'SELECT'), ('table finish_handlers', 'SELECT')
       UNION     SELECT 'table ' || t, p
-                FROM unnest('{runs,tasks,messages,logs,retrievals,artifacts,lifecycles}'::text[]) t,
+                FROM unnest('{runs,tasks,messages,logs,retrievals,artifacts,lifecycles,breakers,tiers,accounts,usage_records}'::text[]) t,
                      unnest('{INSERT,UPDATE,DELETE}'::text[]) p$$,
     'privileges of grant_service()');
 
@@ -694,7 +752,7 @@ SELECT is_empty(
     'nobody may hand privileges on');
 SELECT is_empty(
     $$SELECT * FROM all_privileges
-      WHERE object ~ '^table (response_chunks|run_totals|open_runs|transitions|stat_deltas|stat_totals|finish_handlers)$'
+      WHERE object ~ '^table (response_chunks|run_totals|open_runs|transitions|stat_deltas|stat_totals|finish_handlers|reservations)$'
         AND privilege <> 'SELECT'$$,
     'bookkeeping can only be read, even by services');
 SELECT is_empty(
@@ -708,8 +766,9 @@ SELECT is_empty(
              OR attname = 'duration_ms' AND relation <> 'retrievals'
              OR attname ~ '_at$' AND attname <> 'scheduled_at'
              OR relation IN ('response_chunks', 'run_totals', 'open_runs', 'transitions', 'stat_deltas', 'stat_totals',
-                             'lifecycles', 'installation',
-                             'finish_handlers')
+                             'lifecycles', 'installation', 'reservations', 'tiers', 'finish_handlers', 'breakers')
+              OR relation = 'accounts' AND attname <> 'user_id'
+              OR relation = 'usage_records' AND p = 'UPDATE'
              OR relkind = 'v'
              OR p = 'UPDATE' AND attname IN ('user_id', 'lifecycle')
              OR p = 'REFERENCES')$$,
@@ -732,7 +791,9 @@ SELECT set_eq(
     $$SELECT t || ' * true {tap_service} true'
       FROM unnest('{runs,tasks,response_chunks,messages,logs,retrievals,artifacts,transitions,run_totals,open_runs,
                      stat_deltas,stat_totals,lifecycles,
-                     finish_handlers}'::text[]) t$$,
+                     finish_handlers,
+                     breakers,
+tiers,accounts,usage_records,reservations}'::text[]) t$$,
     'policies of grant_service()');
 SELECT is_empty(
     $$SELECT c.relname::text FROM our_relations c JOIN pg_policy p ON p.polrelid = c.oid
@@ -774,9 +835,10 @@ SELECT is_empty(
     $$SELECT signature FROM our_functions WHERE has_function_privilege('tap_hostile', oid, 'EXECUTE')$$,
     'the hostile role may call nothing');
 -- What install() creates anew later must not fall for them either.
-DROP VIEW run_tracker.recent_runs, run_tracker.run_summary, run_tracker.active_runs;
+DROP VIEW run_tracker.recent_runs, run_tracker.run_summary, run_tracker.active_runs, run_tracker.usage;
 DROP TABLE run_tracker.open_runs, run_tracker.logs, run_tracker.response_chunks, run_tracker.retrievals,
-           run_tracker.artifacts, run_tracker.stat_deltas, run_tracker.stat_totals, run_tracker.installation;
+           run_tracker.artifacts, run_tracker.stat_deltas, run_tracker.stat_totals, run_tracker.installation,
+           run_tracker.accounts, run_tracker.tiers, run_tracker.usage_records, run_tracker.reservations;
 SELECT run_tracker.install() \g /dev/null
 SELECT is_empty('SELECT * FROM all_privileges', 'nor after install() has put back tables that were missing');
 

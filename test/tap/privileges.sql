@@ -105,10 +105,10 @@ INSERT INTO writable VALUES
 ('tasks',
  '{run_id,task_id,user_id,parent_task_id,lifecycle,status,service,name,operation,provider,model,response_model,request,
    response,result,input_tokens,output_tokens,total_tokens,cache_read_input_tokens,cache_creation_input_tokens,
-   reasoning_output_tokens,cost,cost_source,finish_reason,response_id,error,error_detail,time_to_first_token_ms,metadata}',
+   reasoning_output_tokens,cost,cost_source,finish_reason,response_id,error,error_detail,time_to_first_token_ms,metadata,reservation_id}',
  '{run_id,parent_task_id,status,service,name,operation,provider,model,response_model,request,response,result,input_tokens,
    output_tokens,total_tokens,cache_read_input_tokens,cache_creation_input_tokens,reasoning_output_tokens,cost,cost_source,
-   finish_reason,response_id,error,error_detail,time_to_first_token_ms,metadata}'),
+   finish_reason,response_id,error,error_detail,time_to_first_token_ms,metadata,reservation_id}'),
 ('messages', '{run_id,user_id,task_id,role,name,content,parts,metadata}', '{task_id,role,name,content,parts,metadata}'),
 ('logs', '{run_id,user_id,task_id,level,message,category,step_name,details}', '{}'),
 ('retrievals', '{run_id,retrieval_id,user_id,task_id,retrieval_type,query,context,results_count,results,location,component_type,
@@ -125,7 +125,13 @@ INSERT INTO writable VALUES
 ('run_totals', '{}', '{}'),
 ('open_runs', '{}', '{}'),
 ('lifecycles', '{}', '{}'),
+('breakers', '{}', '{}'),
 ('finish_handlers', '{}', '{}'),
+('tiers', '{}', '{}'),
+('accounts', '{user_id}', '{}'),
+('usage_records', '{usage_id,user_id,source,run_id,task_id,session_id,reservation_id,endpoint,provider,model,requests,input_tokens,
+   output_tokens,total_tokens,cost,metadata}', '{}'),
+('reservations', '{}', '{}'),
 ('installation', '{}', '{}');
 CREATE TEMP TABLE columns AS
 SELECT a.attname::text COLLATE "default" AS name, w.*
@@ -234,6 +240,14 @@ FROM (VALUES
     ('INSERT INTO run_tracker.finish_handlers (role) VALUES (''postgres'')'),
     ('TABLE run_tracker.finish_handlers'),
     ('SELECT run_tracker.install_on_finish()'),
+    ('SELECT * FROM run_tracker.consume_rate_limit(''x'', 1, ''bob'')'),
+    ('SELECT * FROM run_tracker.consume_rate_limit_or_fail(''x'', 0, ''bob'')'),
+    ('SELECT run_tracker.reset_rate_limit(''alice'')'),
+    ('SELECT run_tracker.breaker_allow(''x'')'),
+    ('SELECT run_tracker.breaker_allow_or_fail(''x'')'),
+    ('SELECT run_tracker.breaker_record(''x'', false)'),
+    ('SELECT run_tracker.reset_breaker(''x'')'),
+    ('SELECT run_tracker.install_breakers()'),
     ('SELECT * FROM run_tracker.worker_state()'),
     ('SELECT * FROM run_tracker.worker_status'),
     ('SET run_tracker.enabled = off'),
@@ -573,7 +587,8 @@ SELECT throws_ok($$SELECT run_tracker.grant_service('tap_who')$$, '42704', NULL,
 SELECT lives_ok($$SELECT run_tracker.set_owner('tap_owner')$$, 'tables can be handed to a role that is no superuser');
 SELECT set_eq($$SELECT DISTINCT c.relowner::regrole::text FROM pg_class c
                 WHERE c.relnamespace = 'run_tracker'::regnamespace AND c.relkind IN ('r', 'v', 'S')
-                  AND c.relname NOT IN ('worker_status', 'metrics', 'finish_handlers')$$,
+                  AND c.relname NOT IN ('worker_status', 'metrics', 'finish_handlers',
+                                        'rate_limits', 'circuit_breakers')$$,
               ARRAY['tap_owner'], 'all of them, but the views that are the extension''s, and what says as whom functions run');
 SELECT set_eq($$SELECT DISTINCT p.proowner::regrole::text FROM pg_proc p WHERE p.pronamespace = 'run_tracker'::regnamespace$$,
               $$SELECT CURRENT_USER::text$$, 'and no function');
