@@ -53,7 +53,7 @@ DECLARE
     field text;
     value jsonb;
 BEGIN
-    FOREACH field IN ARRAY names LOOP
+    FOREACH field IN ARRAY COALESCE(names, '{}') LOOP
         value := data -> field;
         IF value <> 'null' THEN
             IF types <> '{}' AND jsonb_typeof(value) <> ALL (types) THEN
@@ -329,7 +329,7 @@ BEGIN
             for_kind text,
             require_timestamp boolean NOT NULL,
             created_at timestamptz NOT NULL,
-            valid_until timestamptz,
+            expires_at timestamptz,
             CONSTRAINT callback_keys_pkey PRIMARY KEY (key_id),
             CONSTRAINT callback_keys_method_check CHECK (method IN ('hmac', 'secret'))
         );
@@ -349,7 +349,7 @@ BEGIN
         COMMENT ON COLUMN run_tracker.callback_keys.for_kind IS 'Kind of the runs that it is good for; null for all.';
         COMMENT ON COLUMN run_tracker.callback_keys.require_timestamp IS 'Whether callbacks must be signed with their time.';
         COMMENT ON COLUMN run_tracker.callback_keys.created_at IS 'When it was made.';
-        COMMENT ON COLUMN run_tracker.callback_keys.valid_until IS 'When it ends, or has ended, by a rotation; null if it does not.';
+        COMMENT ON COLUMN run_tracker.callback_keys.expires_at IS 'When it ends, or has ended, by a rotation; null if it does not.';
     END IF;
     IF to_regclass('run_tracker.callbacks') IS NULL THEN
         -- run_id is what the payload claims, so there is no foreign key

@@ -37,7 +37,7 @@ SELECT :'secret' = :key AS shown;
 SELECT key_id AS secret_key FROM run_tracker.create_callback_key('make', 'secret', 'sixteen bytes ..') \gset
 SELECT length(secret) AS generated FROM run_tracker.create_callback_key('spare', method => 'secret', for_kind => 'spare');
 SELECT name, method, hash IS NOT NULL AS hash, length(salt) AS salt, convert_from(hmac_secret, 'UTF8') AS hmac_secret, for_kind,
-       require_timestamp, valid_until
+       require_timestamp, expires_at
 FROM run_tracker.callback_keys ORDER BY created_at;
 SELECT hash = sha256(salt || 'sixteen bytes ..') AS salted FROM run_tracker.callback_keys WHERE name = 'make';
 -- two keys are made of the same secret, and do not look like it
@@ -184,7 +184,7 @@ SELECT count(*), outcome FROM run_tracker.callbacks WHERE run_id = 'ca110000-000
 
 -- rotation: two keys are good until the overlap is over
 SELECT secret AS fresh FROM run_tracker.rotate_callback_key('make') \gset
-SELECT method, for_kind, valid_until > now() + interval '23 hours' AS ends FROM run_tracker.callback_keys WHERE name = 'make' ORDER BY created_at;
+SELECT method, for_kind, expires_at > now() + interval '23 hours' AS ends FROM run_tracker.callback_keys WHERE name = 'make' ORDER BY created_at;
 \set p5 '\'{"runId": "ca110000-0000-0000-0000-000000000005", "status": "processing"}\''
 SELECT run_tracker.callback_secret(:p5, 'sixteen bytes ..') ->> 'outcome' AS old, run_tracker.callback_secret(:p5, :'fresh') ->> 'outcome' AS fresh;
 SELECT secret AS fresher FROM run_tracker.rotate_callback_key('make', '0') \gset

@@ -414,7 +414,9 @@ SELECT set_eq(
                        ('breakers.failure_rate'), ('circuit_breakers.failure_rate')$$,
     'money is numeric');
 SELECT is_empty(
-    $$SELECT relation || '.' || attname FROM our_columns WHERE type IN ('real', 'double precision', 'money', 'json')$$,
+    $$SELECT relation || '.' || attname FROM our_columns WHERE type IN ('real', 'double precision', 'money', 'json')
+      -- what was signed is kept byte for byte
+      AND (relation, attname) <> ('callbacks', 'payload')$$,
     'nothing is a float or json without b');
 SELECT set_eq(
     $$SELECT relation FROM our_columns WHERE attname = 'user_id' AND type = 'text' AND (attnotnull OR relkind = 'v')$$,
