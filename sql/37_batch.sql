@@ -155,12 +155,12 @@ BEGIN
                  FROM jsonb_array_elements($2) WITH ORDINALITY e (value, n) ORDER BY e.n);
 
     INSERT INTO run_tracker.tasks (run_id, task_id, name, service, operation, provider, model, request, parent_task_id,
-        lifecycle, metadata)
+        lifecycle, metadata, reservation_id)
     SELECT $1, g.unnest, g.name, g.service, g.operation, g.provider, g.model, g.request, g.parent_task_id, g.lifecycle,
-           g.metadata
+           g.metadata, g.reservation_id
     FROM ROWS FROM (
              jsonb_to_recordset($2) AS (name text, service text, operation text, provider text, model text,
-                 request jsonb, parent_task_id uuid, lifecycle text, metadata jsonb),
+                 request jsonb, parent_task_id uuid, lifecycle text, metadata jsonb, reservation_id uuid),
              unnest(ids)) WITH ORDINALITY AS g
     ORDER BY g.ordinality;
     RETURN QUERY SELECT unnest(ids);

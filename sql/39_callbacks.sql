@@ -53,7 +53,7 @@ DECLARE
     field text;
     value jsonb;
 BEGIN
-    FOREACH field IN ARRAY names LOOP
+    FOREACH field IN ARRAY COALESCE(names, '{}') LOOP
         value := data -> field;
         IF value <> 'null' THEN
             IF types <> '{}' AND jsonb_typeof(value) <> ALL (types) THEN
@@ -206,7 +206,10 @@ AS $$
 DECLARE
     data jsonb;
     the_run uuid;
-    said record;
+    new_status text;
+    for_attempt integer;
+    changes jsonb;
+    used jsonb;
     run jsonb;
     outcome text := 'rejected';
     reason text;
@@ -224,13 +227,14 @@ BEGIN
         IF the_run IS NULL THEN
             RAISE EXCEPTION 'field "runId" is missing' USING ERRCODE = 'invalid_parameter_value';
         END IF;
-        SELECT * INTO said FROM run_tracker.parse_callback(data);
+        SELECT p.status, p.attempt, p.changes, p.usage INTO new_status, for_attempt, changes, used
+        FROM run_tracker.parse_callback(data) p;
     EXCEPTION WHEN data_exception OR program_limit_exceeded THEN
         reason := SQLSTATE || ': ' || SQLERRM;
     END;
 
     -- as complete_run() does it: who ends the run waits for those who insert children
-    IF reason IS NULL AND said.status IS NOT NULL THEN
+    IF reason IS NULL AND new_status IS NOT NULL THEN
         PERFORM run_tracker.wait_for_writers(the_run, true);
         SELECT to_jsonb(r) INTO run FROM run_tracker.runs r WHERE r.run_id = the_run FOR UPDATE;
     ELSE
@@ -252,12 +256,12 @@ BEGIN
         reason := 'applied already';
     ELSE
         SELECT c.outcome, c.reason INTO outcome, reason
-        FROM run_tracker.check_callback(run, said.status, said.attempt, said.changes, said.usage) c;
+        FROM run_tracker.check_callback(run, new_status, for_attempt, changes, used) c;
     END IF;
 
     IF outcome = 'applied' THEN
         BEGIN
-            current := run_tracker.write_callback(the_run, run, said.status, said.changes, said.usage, body_digest);
+            current := run_tracker.write_callback(the_run, run, new_status, changes, used, body_digest);
         EXCEPTION WHEN check_violation OR program_limit_exceeded THEN
             GET STACKED DIAGNOSTICS error_table = TABLE_NAME, error_context = PG_EXCEPTION_CONTEXT;
             -- what the tables do not accept is the fault of the payload; what else is called has faults of its own, and the
@@ -272,7 +276,7 @@ BEGIN
 
     INSERT INTO run_tracker.callbacks (callback_id, run_id, user_id, attempt, key_id, outcome, reason, status, payload, digest, received_at)
     VALUES (run_tracker.uuidv7(), the_run, COALESCE(run ->> 'user_id', ''), (run ->> 'attempt')::integer, by_key, outcome, reason,
-            said.status,
+            new_status,
             -- one payload is kept once
             CASE WHEN outcome <> 'duplicate' AND NOT EXISTS (
                 SELECT FROM run_tracker.callbacks c
@@ -325,7 +329,7 @@ BEGIN
             for_kind text,
             require_timestamp boolean NOT NULL,
             created_at timestamptz NOT NULL,
-            valid_until timestamptz,
+            expires_at timestamptz,
             CONSTRAINT callback_keys_pkey PRIMARY KEY (key_id),
             CONSTRAINT callback_keys_method_check CHECK (method IN ('hmac', 'secret'))
         );
@@ -345,7 +349,7 @@ BEGIN
         COMMENT ON COLUMN run_tracker.callback_keys.for_kind IS 'Kind of the runs that it is good for; null for all.';
         COMMENT ON COLUMN run_tracker.callback_keys.require_timestamp IS 'Whether callbacks must be signed with their time.';
         COMMENT ON COLUMN run_tracker.callback_keys.created_at IS 'When it was made.';
-        COMMENT ON COLUMN run_tracker.callback_keys.valid_until IS 'When it ends, or has ended, by a rotation; null if it does not.';
+        COMMENT ON COLUMN run_tracker.callback_keys.expires_at IS 'When it ends, or has ended, by a rotation; null if it does not.';
     END IF;
     IF to_regclass('run_tracker.callbacks') IS NULL THEN
         -- run_id is what the payload claims, so there is no foreign key

@@ -68,7 +68,7 @@ BEGIN
     LIMIT 1;
     IF FOUND THEN
         RAISE EXCEPTION 'relation "%" belongs to role "%"', rel.name, rel.owner
-            USING ERRCODE = 'insufficient_privilege', HINT = CASE rel.name WHEN 'run_tracker.finish_handlers'::regclass
+            USING ERRCODE = 'insufficient_privilege', HINT = CASE rel.name::text WHEN 'run_tracker.finish_handlers'
                                 THEN 'Rename or drop it, or look at its rows and hand it to a superuser.'
                                 ELSE 'Rename or drop it, or hand it to the owner of run_tracker.runs.' END;
     END IF;

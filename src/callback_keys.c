@@ -196,7 +196,7 @@ key_is_valid(const RtCredentials *given, TupleTableSlot *row)
 	const RtTable *t = rt_table(RT_callback_keys);
 	bool isnull;
 	TimestampTz until =
-		DatumGetTimestampTz(slot_getattr(row, RT_ATT(t, callback_keys, valid_until), &isnull));
+		DatumGetTimestampTz(slot_getattr(row, RT_ATT(t, callback_keys, expires_at), &isnull));
 
 	if (!isnull && until <= GetCurrentTimestamp())
 		return false;
@@ -350,7 +350,7 @@ write_key(FunctionCallInfo fcinfo, const char *name, bool hmac, const char *secr
 				  BoolGetDatum(require_timestamp), false);
 	rt_writer_set(&writer, RT_ATT(t, callback_keys, created_at),
 				  TimestampTzGetDatum(GetCurrentTimestamp()), false);
-	rt_writer_set(&writer, RT_ATT(t, callback_keys, valid_until), (Datum) 0, true);
+	rt_writer_set(&writer, RT_ATT(t, callback_keys, expires_at), (Datum) 0, true);
 	rt_writer_insert(&writer);
 	rt_writer_close(&writer);
 
@@ -394,7 +394,7 @@ end_keys(Relation rel, const char *name, const TimestampTz *end, OldKey *key)
 				   name) != 0)
 			continue;
 		until =
-			DatumGetTimestampTz(slot_getattr(row, RT_ATT(t, callback_keys, valid_until), &endless));
+			DatumGetTimestampTz(slot_getattr(row, RT_ATT(t, callback_keys, expires_at), &endless));
 		if (endless)
 		{
 			Datum kind = slot_getattr(row, RT_ATT(t, callback_keys, for_kind), &isnull);
@@ -410,7 +410,7 @@ end_keys(Relation rel, const char *name, const TimestampTz *end, OldKey *key)
 		else if (end && (endless || until > *end))
 		{
 			rt_writer_copy(&writer, row);
-			rt_writer_set(&writer, RT_ATT(t, callback_keys, valid_until), TimestampTzGetDatum(*end),
+			rt_writer_set(&writer, RT_ATT(t, callback_keys, expires_at), TimestampTzGetDatum(*end),
 						  false);
 			rt_writer_update(&writer, row);
 		}

@@ -259,7 +259,7 @@
 	X(callback_keys, for_kind, TEXTOID, false) \
 	X(callback_keys, require_timestamp, BOOLOID, true) \
 	X(callback_keys, created_at, TIMESTAMPTZOID, true) \
-	X(callback_keys, valid_until, TIMESTAMPTZOID, false)
+	X(callback_keys, expires_at, TIMESTAMPTZOID, false)
 
 #define RT_COLUMNS_callbacks(X) \
 	X(callbacks, callback_id, UUIDOID, true)

@@ -1,5 +1,5 @@
-# Random sequences of operations: after each of them the totals are what the rows add up to, and every task has the
-# response that was assigned and appended to it, whatever was rolled back in between. The sequences are the same in every run; RUN_TRACKER_SEED adds another one.
+# Random sequences of operations: after each of them the totals are what the rows add up to, every task has the response
+# that was assigned and appended to it, and usage is what has finished or was recorded, whatever was rolled back in between. The sequences are the same in every run; RUN_TRACKER_SEED adds another one.
 use strict;
 use warnings;
 
@@ -46,6 +46,69 @@ $$;
 -- the first of the triggers sees what the statement assigns
 CREATE TRIGGER a_model BEFORE UPDATE ON run_tracker.tasks FOR EACH ROW EXECUTE FUNCTION model_before();
 CREATE TRIGGER model AFTER INSERT OR UPDATE OR DELETE ON run_tracker.tasks FOR EACH ROW EXECUTE FUNCTION model_after();
+-- What users have used: tasks when they end and are corrected then, entries when they are written and corrected. What is deleted
+-- counts, but is no entry any more.
+ALTER TABLE model ADD COLUMN counts boolean NOT NULL DEFAULT false;
+CREATE TABLE model_usage (user_id text, deleted boolean, requests bigint, tokens numeric, cost numeric, PRIMARY KEY (user_id, deleted));
+CREATE FUNCTION model_count(who text, gone boolean, n bigint, tokens bigint, cost numeric, sign int) RETURNS void LANGUAGE sql SET search_path = public AS $$
+    INSERT INTO model_usage VALUES (who, gone, sign * n, sign * COALESCE(tokens, 0), sign * COALESCE(cost, 0))
+    ON CONFLICT (user_id, deleted) DO UPDATE SET requests = model_usage.requests + excluded.requests, tokens = model_usage.tokens + excluded.tokens, cost = model_usage.cost + excluded.cost
+$$;
+CREATE FUNCTION model_task_usage() RETURNS trigger LANGUAGE plpgsql SET search_path = public AS $$
+DECLARE
+    counted boolean := (SELECT counts FROM model WHERE task_id = OLD.task_id);
+    counts_now boolean;
+BEGIN
+    IF TG_OP = 'DELETE' THEN
+        IF counted THEN
+            PERFORM model_count(OLD.user_id, true, 1, OLD.total_tokens, OLD.cost, 1);
+        END IF;
+        RETURN NULL;
+    END IF;
+    counts_now := NEW.finished_at IS NOT NULL AND (counted OR OLD.finished_at IS NULL);
+    -- what is retried stays counted
+    IF counted AND counts_now THEN
+        PERFORM model_count(OLD.user_id, false, 1, OLD.total_tokens, OLD.cost, -1);
+    END IF;
+    IF counts_now THEN
+        PERFORM model_count(NEW.user_id, false, 1, NEW.total_tokens, NEW.cost, 1);
+    END IF;
+    UPDATE model SET counts = counts_now WHERE task_id = OLD.task_id;
+    RETURN NULL;
+END
+$$;
+CREATE FUNCTION model_truncate_usage() RETURNS trigger LANGUAGE plpgsql SET search_path = public AS $$
+BEGIN
+    PERFORM model_count(t.user_id, true, 1, t.total_tokens, t.cost, 1) FROM run_tracker.tasks t JOIN model USING (task_id) WHERE counts;
+    RETURN NULL;
+END
+$$;
+CREATE FUNCTION model_record() RETURNS trigger LANGUAGE plpgsql SET search_path = public AS $$
+BEGIN
+    IF TG_OP = 'UPDATE' THEN
+        PERFORM model_count(OLD.user_id, false, OLD.requests, OLD.total_tokens, OLD.cost, -1);
+    END IF;
+    IF TG_OP = 'DELETE' THEN
+        PERFORM model_count(OLD.user_id, true, OLD.requests, OLD.total_tokens, OLD.cost, 1);
+    -- what a task has used before it was retried has been counted
+    ELSIF TG_OP = 'UPDATE' OR NEW.source <> 'retry' THEN
+        PERFORM model_count(NEW.user_id, false, NEW.requests, NEW.total_tokens, NEW.cost, 1);
+    END IF;
+    RETURN NULL;
+END
+$$;
+-- before the trigger that follows the id of a task
+CREATE TRIGGER a_model_usage AFTER UPDATE OR DELETE ON run_tracker.tasks FOR EACH ROW EXECUTE FUNCTION model_task_usage();
+CREATE TRIGGER a_model_truncate BEFORE TRUNCATE ON run_tracker.tasks FOR EACH STATEMENT EXECUTE FUNCTION model_truncate_usage();
+CREATE TRIGGER model AFTER INSERT OR UPDATE OR DELETE ON run_tracker.usage_records FOR EACH ROW EXECUTE FUNCTION model_record();
+INSERT INTO run_tracker.tiers (name) VALUES ('endless');
+INSERT INTO run_tracker.accounts (user_id, tier) VALUES ('u0', 'endless'), ('u1', 'endless');
+-- The three of them: what is counted, folded or not; the single entries; and the model.
+CREATE VIEW counted AS
+SELECT user_id, sum(requests) AS requests, sum(tokens) AS tokens, sum(cost) AS cost
+FROM (SELECT user_id, finished_count AS requests, total_tokens AS tokens, cost FROM run_tracker.stat_deltas WHERE usage_on IS NOT NULL
+      UNION ALL SELECT user_id, finished_count, total_tokens, cost FROM run_tracker.stat_totals WHERE grain = 'usage' AND period = 'day') c GROUP BY 1;
+CREATE VIEW entries AS SELECT user_id, sum(requests) AS requests, sum(total_tokens) AS tokens, sum(cost) AS cost FROM run_tracker.usage GROUP BY 1;
 CREATE TRIGGER model_truncate AFTER TRUNCATE ON run_tracker.tasks FOR EACH STATEMENT EXECUTE FUNCTION model_after();
 CREATE FUNCTION append(task uuid, VARIADIC pieces text[]) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
@@ -73,6 +136,24 @@ SELECT format('response of task %s from %s: %L of %L', task_id, n, r.content, m.
 FROM run_tracker.tasks t JOIN model m USING (task_id), unnest('{0,2,7,20}'::int[]) n, LATERAL run_tracker.read_response(task_id, n) r
 WHERE r.content <> COALESCE(substr(m.response, n + 1), '') OR r.next_offset <> length(COALESCE(m.response, ''))
    OR r.finished <> (t.finished_at IS NOT NULL)
+UNION ALL
+SELECT format('usage of %s: counted %s, entries %s and deleted %s, model %s', u.user_id, to_jsonb(c), to_jsonb(e), to_jsonb(d), to_jsonb(m))
+FROM unnest('{u0,u1}'::text[]) u (user_id) LEFT JOIN counted c ON c.user_id = u.user_id LEFT JOIN entries e ON e.user_id = u.user_id
+     LEFT JOIN model_usage m ON m.user_id = u.user_id AND NOT m.deleted LEFT JOIN model_usage d ON d.user_id = u.user_id AND d.deleted
+WHERE (COALESCE(c.requests, 0), COALESCE(c.tokens, 0), COALESCE(c.cost, 0)) <> (COALESCE(m.requests, 0), COALESCE(m.tokens, 0), COALESCE(m.cost, 0))
+   OR (COALESCE(e.requests, 0) + COALESCE(d.requests, 0), COALESCE(e.tokens, 0) + COALESCE(d.tokens, 0), COALESCE(e.cost, 0) + COALESCE(d.cost, 0))
+      <> (COALESCE(m.requests, 0), COALESCE(m.tokens, 0), COALESCE(m.cost, 0))
+UNION ALL
+SELECT format('reserved of %s: %s instead of %s', u.user_id, s.reserved_tokens, r.tokens)
+FROM unnest('{u0,u1}'::text[]) u (user_id), LATERAL run_tracker.usage_sums(u.user_id) s,
+     LATERAL (SELECT COALESCE(sum(tokens), 0) AS tokens FROM run_tracker.reservations WHERE user_id = u.user_id AND state = 'held') r
+WHERE s.reserved_tokens <> r.tokens
+UNION ALL
+SELECT format('reservation %s is %s, its task has ended', r.reservation_id, r.state)
+FROM run_tracker.reservations r JOIN run_tracker.tasks t ON t.task_id = r.task_id WHERE r.state <> 'settled'
+UNION ALL
+SELECT format('usage_at of task %s: %s', t.task_id, t.usage_at) FROM run_tracker.tasks t JOIN model m USING (task_id)
+WHERE (t.usage_at IS NOT NULL) <> m.counts
 SQL
 
 # perl's own generator differs between versions.
@@ -158,6 +239,15 @@ my @operations = (
 	[ 2, sub { sprintf "SELECT run_tracker.add_log(%s, 'line', '%s')", run_id(), one_of(qw(DEBUG ERROR CRITICAL)) } ],
 	[ 1, sub { sprintf "UPDATE run_tracker.logs SET level = '%s' WHERE run_id = %s", one_of(qw(INFO ERROR CRITICAL)), run_id() } ],
 	[ 1, sub { sprintf 'DELETE FROM run_tracker.logs WHERE run_id IN (%s, %s)', run_id(), run_id() } ],
+	[ 3, sub { sprintf "SELECT run_tracker.record_usage('%s', %s, COALESCE(%s, 0))", one_of('u0', 'u1'), amount(), cost() } ],
+	[ 1, sub { sprintf "INSERT INTO run_tracker.usage_records (user_id, total_tokens, requests) SELECT 'u' || i %% 2, i, %d FROM generate_series(1, 5) i", random_below(3) } ],
+	[ 1, sub { sprintf "UPDATE run_tracker.usage_records SET total_tokens = %d, cost = COALESCE(%s, 0) WHERE user_id = '%s'", random_below(100), cost(), one_of('u0', 'u1') } ],
+	[ 1, sub { sprintf "DELETE FROM run_tracker.usage_records WHERE source = '%s'", one_of('call', 'retry', 'reservation') } ],
+	[ 1, sub { 'SELECT run_tracker.fold_statistics(' . one_of('', '1', '3') . ')' } ],
+	[ 4, sub { my $r = run_id(); sprintf 'SELECT run_tracker.create_task(%s, %s, reservation_id => run_tracker.reserve_usage(%s, %d, 0.5))', $r, new_task(), owner($r), random_below(1000) } ],
+	[ 2, sub { sprintf "SELECT run_tracker.reserve_usage('%s', %d)", one_of('u0', 'u1'), random_below(1000) } ],
+	[ 2, sub { sprintf "SELECT run_tracker.%s(reservation_id) FROM run_tracker.reservations WHERE user_id = '%s' AND tokens %% 5 = %d AND state <> 'released'", one_of('settle_usage', 'release_usage'), one_of('u0', 'u1'), random_below(5) } ],
+	[ 1, sub { sprintf 'UPDATE run_tracker.tasks t SET reservation_id = (SELECT r.reservation_id FROM run_tracker.reservations r WHERE r.user_id = t.user_id ORDER BY r.tokens LIMIT 1) WHERE task_id = %s', task_id() } ],
 	[ 1, sub { sprintf "COPY run_tracker.tasks (run_id, task_id, status, cost) FROM PROGRAM \$\$printf '%%s\\t%%s\\tcompleted\\t7\\n' %s %s %s %s\$\$", run_id(), new_task(), run_id(), new_task() } ],
 	[ 1, sub { sprintf "DO \$\$ BEGIN PERFORM run_tracker.complete_task(%s, cost => 1); UPDATE run_tracker.tasks SET cost = 2; RAISE 'no'; EXCEPTION WHEN raise_exception OR no_data_found OR SQLSTATE 'RT001' THEN UPDATE run_tracker.tasks SET cost = 4 WHERE run_id = %s; END \$\$",
 				task_id(), run_id() } ]);
@@ -181,7 +271,7 @@ for my $seed (@seeds)
 	$tasks = 1;
 	random_below(2) for 1 .. 10;
 	my @script = ('\set ON_ERROR_ROLLBACK on', '\set VERBOSITY sqlstate', '\pset format unaligned', '\pset tuples_only on', 'SET TimeZone = UTC;',
-		'TRUNCATE run_tracker.runs CASCADE;');
+		'TRUNCATE run_tracker.runs CASCADE; TRUNCATE run_tracker.usage_records, run_tracker.reservations, run_tracker.stat_deltas, run_tracker.stat_totals, model_usage;');
 	my @savepoints;
 	my $in_transaction = 0;
 	my $applied = 0;

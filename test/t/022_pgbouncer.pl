@@ -81,8 +81,8 @@ open(my $users, '>', "$dir/users.txt") or die;
 print $users qq("$_" ""\n) for qw(app backend automation);
 close $users;
 
-my ($out, $err) = ('', '');
-my $pooler = IPC::Run::start([ $pgbouncer, "$dir/pgbouncer.ini" ], '<', \undef, '>', \$out, '2>', \$err);
+# it logs to its file; nobody would read a pipe
+my $pooler = IPC::Run::start([ $pgbouncer, '-q', "$dir/pgbouncer.ini" ], '<', \undef, '>', '/dev/null', '2>', '/dev/null');
 END { $pooler->kill_kill if $pooler }
 
 # Runs statements as a role, through the pooler; returns what psql prints, with its errors.
@@ -172,11 +172,10 @@ is(as_user('alice', "SELECT run_tracker.log_request('$session', 'function:f') IS
 
 # ---- Circuit breakers ----
 
-pooled('backend', "INSERT INTO run_tracker.breakers (name, reset_after) VALUES ('model', '100 ms')");
+pooled('backend', "INSERT INTO run_tracker.breakers (name, reset_after) VALUES ('model', '5 s')");
 pooled('backend', "SELECT run_tracker.breaker_record('model', false, 'down')") for 1 .. 5;
 is(pooled('backend', "SELECT state FROM run_tracker.circuit_breakers WHERE name = 'model'"), 'open', 'failures of several connections open a breaker');
 eventually(sub { pooled('backend', "SELECT next_probe_at < clock_timestamp() FROM run_tracker.circuit_breakers WHERE name = 'model'") eq 't' }, 60);
-pooled('backend', "UPDATE run_tracker.breakers SET reset_after = '1 hour' WHERE name = 'model'");
 ok(crowd('backend', 32, 2, "INSERT INTO pooled.results SELECT 'probe', run_tracker.breaker_allow('model');\n"), '32 clients ask');
 is(count_of('probe'), '1 63', 'one of them probes');
 is(pooled('backend', "SELECT run_tracker.breaker_record('model', true)"), 'closed', 'another connection records that it went well');

@@ -297,6 +297,16 @@ SELECT set_eq(
     -- functions that are called when a run finishes
     ('on_finish(kind_or_lifecycle text, function regprocedure, on_error text DEFAULT ''fail''::text) uuid'),
     ('drop_on_finish(handler_id uuid?, kind_or_lifecycle text?, function regprocedure?) boolean'),
+    -- callbacks
+    ('callback(json) jsonb'),
+    ('callback_signed(payload json, signature text?, signed_at text?) jsonb'),
+    ('callback_secret(payload json, secret text?) jsonb'),
+    ('create_callback_key(name text, method text DEFAULT ''hmac''::text, secret text?, for_kind text?, '
+     'require_timestamp boolean DEFAULT false) TABLE(key_id uuid, secret text)'),
+    ('rotate_callback_key(name text, overlap interval DEFAULT ''1 day''::interval) TABLE(key_id uuid, secret text)'),
+    ('drop_callback_key(key_id uuid) boolean'),
+    ('purge_callbacks(older_than interval DEFAULT ''30 days''::interval, max_callbacks integer DEFAULT 10000) bigint'),
+    ('grant_callback(role regrole) void'),
     ('install() text'),
     ('set_owner(role regrole) void'),
     ('grant_reader(role regrole) void'),
@@ -306,7 +316,7 @@ SELECT set_eq(
 
 SELECT set_eq(
     $$SELECT proname::text FROM our_functions WHERE provolatile = 's'$$,
-    $$SELECT unnest('{tracker_version,current_user_id,is_service,has_policy,require_tables,lifecycle_diagram,run_messages,
+    $$SELECT unnest('{tracker_version,current_user_id,is_service,has_policy,check_callback,require_tables,lifecycle_diagram,run_messages,
                      run_logs,read_logs,check_totals,compare_totals,stuck_runs,has_cron,task_response,read_response,
                      read_response_from,stat_rows,summarize_runs,user_stats,workflow_stats,kind_stats,model_stats,
                      summarize_trend,trend_stats,task_target,check_batch,run_conditions,find_runs,list_runs,export_runs,
@@ -317,7 +327,7 @@ SELECT set_eq(
     'these functions only read');
 SELECT set_eq(
     $$SELECT proname::text FROM our_functions WHERE provolatile = 'i'$$,
-    $$SELECT unnest('{log_level_rank,functions_for,histogram_bucket,histogram_bound,histogram_quantile,histogram_count,
+    $$SELECT unnest('{log_level_rank,functions_for,callback_field,parse_callback,histogram_bucket,histogram_bound,histogram_quantile,histogram_count,
                      histogram_accumulate,histogram_result,merge_histograms,histogram_metrics,html_escape,html_number,
                      html_text,html_time,html_phase,html_badge,html_line,html_cell,html_meter,html_tick,html_fact,html_details,
                      html_json,html_section,html_more,html_style,html_chart,
@@ -392,7 +402,7 @@ SELECT set_eq(
           'table artifacts', 'table transitions', 'table run_totals', 'table open_runs', 'table stat_deltas',
           'table stat_totals', 'table lifecycles', 'table installation', 'view run_summary', 'view active_runs',
           'view recent_runs', 'view metrics', 'view worker_status',
-          'table finish_handlers',
+          'table finish_handlers', 'table callback_keys', 'table callbacks',
           'table breakers', 'view rate_limits', 'view circuit_breakers',
           'table tiers', 'table accounts', 'table usage_records', 'table reservations', 'view usage',
           'table sessions', 'table session_deltas', 'table session_snapshots', 'view active_sessions'],
@@ -420,13 +430,15 @@ SELECT set_eq(
                        ('breakers.failure_rate'), ('circuit_breakers.failure_rate')$$,
     'money is numeric');
 SELECT is_empty(
-    $$SELECT relation || '.' || attname FROM our_columns WHERE type IN ('real', 'double precision', 'money', 'json')$$,
+    $$SELECT relation || '.' || attname FROM our_columns WHERE type IN ('real', 'double precision', 'money', 'json')
+      -- what was signed is kept byte for byte
+      AND (relation, attname) <> ('callbacks', 'payload')$$,
     'nothing is a float or json without b');
 SELECT set_eq(
     $$SELECT relation FROM our_columns WHERE attname = 'user_id' AND type = 'text' AND (attnotnull OR relkind = 'v')$$,
     $$SELECT relname::text FROM our_relations
       WHERE relkind IN ('r', 'v') AND relname NOT IN ('lifecycles', 'installation', 'worker_status', 'metrics',
-                                                      'finish_handlers',
+                                                      'finish_handlers', 'callback_keys',
                                                       'breakers', 'circuit_breakers',
  'tiers')$$,
     'whatever has rows of users has user_id text NOT NULL');
@@ -497,7 +509,7 @@ SELECT set_eq(
     'and no index slows down who appends, but for the one that checks of quotas read usage by');
 SELECT is_empty(
     $$SELECT c.relation FROM our_columns c
-      WHERE c.attname = 'run_id' AND c.relkind = 'r' AND c.relation <> 'usage_records' AND NOT EXISTS (
+      WHERE c.attname = 'run_id' AND c.relkind = 'r' AND c.relation NOT IN ('usage_records', 'callbacks') AND NOT EXISTS (
           SELECT FROM pg_index i WHERE i.indrelid = c.relid AND i.indisprimary AND i.indkey[0] = c.attnum)$$,
     'primary keys of what belongs to a run begin with run_id');
 SELECT set_eq(
@@ -553,6 +565,8 @@ SELECT set_eq(
           'stat_totals.provider', 'stat_totals.model', 'stat_totals.operation', 'stat_totals.phase',
           'lifecycles.name', 'installation.singleton',
           'finish_handlers.handler_id', 'finish_handlers.kind_or_lifecycle', 'finish_handlers.function',
+          'callback_keys.key_id', 'callbacks.callback_id', 'callbacks.run_id', 'callbacks.digest', 'callbacks.user_id',
+          'callbacks.received_at',
           'breakers.name',
  'tiers.name', 'accounts.user_id', 'accounts.tier',
           'usage_records.usage_id', 'usage_records.user_id', 'usage_records.used_at',
@@ -696,7 +710,7 @@ FROM unnest('{tracker_version,current_user_id,is_service,lifecycle_diagram,run_m
 UNION ALL
 SELECT t, 'SELECT'
 FROM unnest('{table runs,table tasks,table response_chunks,table messages,table logs,table retrievals,table artifacts,
-              table transitions,table run_totals,table open_runs,table stat_deltas,table stat_totals,table lifecycles,
+              table transitions,table run_totals,table open_runs,table stat_deltas,table stat_totals,table lifecycles,table callbacks,
               table installation,view run_summary,view active_runs,view recent_runs,view metrics,
               table breakers,view rate_limits,view circuit_breakers,
               table sessions,table session_deltas,table session_snapshots,view active_sessions,
@@ -762,16 +776,24 @@ SELECT set_eq(
       UNION ALL SELECT 'function ' || f, 'EXECUTE'
                 FROM unnest('{define_lifecycle,drop_lifecycle,rebuild_totals,claim_runs,expire_runs,purge_runs,
                               schedule_maintenance,unschedule_maintenance,has_cron,wake_worker,worker_state,
-                              fold_statistics,purge_sessions,purge_usage,forget_reservations,on_finish,drop_on_finish,
+                              fold_statistics,purge_sessions,purge_callbacks,purge_usage,forget_reservations,on_finish,drop_on_finish,
                               reset_rate_limit,breaker_allow,breaker_allow_or_fail,breaker_record,reset_breaker}'::text[]) f
       UNION ALL VALUES ('view worker_status', 'SELECT'), ('table finish_handlers', 'SELECT')
       UNION     SELECT 'table ' || t, p
-                FROM unnest('{runs,tasks,messages,logs,retrievals,artifacts,lifecycles,breakers,tiers,accounts,usage_records,sessions}'::text[]) t,
+                FROM unnest('{runs,tasks,messages,logs,retrievals,artifacts,lifecycles,breakers,tiers,accounts,usage_records,sessions,callbacks}'::text[]) t,
                      unnest('{INSERT,UPDATE,DELETE}'::text[]) p$$,
     'privileges of grant_service()');
 
+CREATE ROLE tap_callback;
+SELECT run_tracker.grant_callback('tap_callback') \g /dev/null
+SELECT set_eq(
+    $$SELECT object, privilege FROM all_privileges WHERE grantee = 'tap_callback'$$,
+    $$VALUES ('schema', 'USAGE'), ('function callback', 'EXECUTE'), ('function callback_signed', 'EXECUTE'),
+             ('function callback_secret', 'EXECUTE')$$,
+    'privileges of grant_callback(): three functions, and no table');
+
 SELECT is_empty(
-    $$SELECT * FROM all_privileges WHERE grantee NOT IN ('tap_reader', 'tap_client', 'tap_service')$$,
+    $$SELECT * FROM all_privileges WHERE grantee NOT IN ('tap_reader', 'tap_client', 'tap_service', 'tap_callback')$$,
     'nobody else got anything');
 SELECT is_empty(
     $$SELECT * FROM all_privileges WHERE privilege LIKE '%GRANT OPTION'$$,
@@ -794,7 +816,8 @@ SELECT is_empty(
                  -- assigning anything to it closes the session now
                  AND (relation, attname, p) <> ('sessions', 'closed_at', 'UPDATE')
              OR relation IN ('response_chunks', 'run_totals', 'open_runs', 'transitions', 'stat_deltas', 'stat_totals',
-                             'lifecycles', 'installation', 'reservations', 'tiers', 'finish_handlers', 'breakers', 'session_snapshots')
+                             'lifecycles', 'installation', 'reservations', 'tiers', 'finish_handlers', 'breakers', 'session_snapshots',
+                             'callback_keys', 'callbacks')
               OR relation = 'accounts' AND attname <> 'user_id'
               OR relation = 'usage_records' AND p = 'UPDATE'
              OR relkind = 'v'
@@ -819,7 +842,7 @@ SELECT set_eq(
     $$SELECT t || ' * true {tap_service} true'
       FROM unnest('{runs,tasks,response_chunks,messages,logs,retrievals,artifacts,transitions,run_totals,open_runs,
                      stat_deltas,stat_totals,lifecycles,
-                     finish_handlers,
+                     finish_handlers,callbacks,
                      breakers,
 tiers,accounts,usage_records,reservations,
 sessions,session_deltas,session_snapshots}'::text[]) t$$,
