@@ -311,6 +311,12 @@ SELECT run_tracker.complete_task(pg_temp.id(5, 3), input_tokens => 40, cost => 4
 COMMIT PREPARED 'a';
 COMMIT PREPARED 'b';
 
+-- what is called when a run finishes, who may call back, and a callback that nobody was there for
+SELECT run_tracker.on_finish(NULL, 'pg_catalog.jsonb_typeof(jsonb)', 'log');
+SELECT FROM run_tracker.create_callback_key('signed', secret => 'sixteen bytes ..');
+SELECT FROM run_tracker.create_callback_key('shared', 'secret', 'sixteen bytes ..', 'kind');
+SELECT run_tracker.callback_secret('{"runId":  "00000000-0000-0000-0000-000000000000", "status": "é"}', 'sixteen bytes ..');
+
 SQL
 	add_grants($node, $db);
 	return;
