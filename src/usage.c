@@ -94,6 +94,9 @@ rt_usage_day(TimestampTz moment)
 	local_time(moment, &tm);
 	zone = NULL;
 	day = date2j(tm.tm_year, tm.tm_mon, tm.tm_mday) - POSTGRES_EPOCH_JDATE;
+	/* the first and the last day have no beginning or no end */
+	if (moment - MIN_TIMESTAMP < 2 * USECS_PER_DAY || END_TIMESTAMP - moment < 2 * USECS_PER_DAY)
+		return day;
 	begins_at = beginning_of(day);
 	ends_at = beginning_of(day + 1);
 	/* where clocks are set back at midnight, a day begins twice: on such days, each is computed */
