@@ -153,7 +153,7 @@ RESET session_replication_role;
 SELECT run_tracker.complete_task('e1000000-0000-0000-0000-000000000005', input_tokens => 30);
 :check
 
--- tasks of nobody, too: for nobody, but in the entries
+-- what nobody owns is nobody's usage
 INSERT INTO run_tracker.runs (run_id, user_id) VALUES ('e0000000-0000-0000-0000-000000000005', '');
 INSERT INTO run_tracker.tasks (run_id, task_id) VALUES ('e0000000-0000-0000-0000-000000000005', 'e1000000-0000-0000-0000-000000000006');
 SELECT run_tracker.fail_task('e1000000-0000-0000-0000-000000000006', cost => 2), run_tracker.start_task('e1000000-0000-0000-0000-000000000006', 'pending') AS retried;
@@ -330,6 +330,17 @@ SELECT at, requests FROM regress_counted WHERE period = 'month' ORDER BY at;
 SELECT * FROM regress_wrong;
 SELECT run_tracker.fold_statistics() > 0 AS folded;
 SELECT * FROM regress_wrong;
+DELETE FROM run_tracker.usage_records;
+TRUNCATE run_tracker.stat_deltas, run_tracker.stat_totals;
+-- where clocks are set back at midnight, or before it, a day begins twice; in any order
+SET run_tracker.time_zone = 'America/Havana';
+INSERT INTO run_tracker.usage_records (user_id, used_at, total_tokens) SELECT 'cu', t, 1 FROM generate_series('2025-10-31 12:15+00'::timestamptz, '2025-11-04 12:00+00', '30 minutes') t;
+SELECT at, requests FROM regress_counted WHERE period = 'day' AND user_id = 'cu' ORDER BY at;
+INSERT INTO run_tracker.usage_records (user_id, used_at, total_tokens) SELECT 'cu', t, 1 FROM generate_series('2026-03-10 12:15+00'::timestamptz, '2026-03-05 12:00+00', '-30 minutes') t;
+SELECT * FROM regress_wrong;
+SET run_tracker.time_zone = 'America/St_Johns';
+INSERT INTO run_tracker.usage_records (user_id, used_at, total_tokens) SELECT 'ca', t, 1 FROM generate_series('2010-11-05 12:15+00'::timestamptz, '2010-11-09 12:00+00', '30 minutes') t;
+SELECT user_id, period, at FROM regress_wrong WHERE user_id = 'ca';
 DELETE FROM run_tracker.usage_records;
 TRUNCATE run_tracker.stat_deltas, run_tracker.stat_totals;
 -- today and this month begin and end there, too
