@@ -14,13 +14,14 @@ use RunTracker;
 my $setup = <<'SQL';
 CREATE EXTENSION run_tracker;
 INSERT INTO run_tracker.tiers (name, rate_limits) VALUES
-('exact', '{"*": {"limit": 1000, "window": "1 day"}}'), ('short', '{"*": {"limit": 1, "window": "100 ms"}}');
+('exact', '{"*": {"limit": 1000, "window": "1 day"}, "often": {"limit": 100000, "window": "1 day"}}'), ('short', '{"*": {"limit": 1, "window": "100 ms"}}');
 INSERT INTO run_tracker.accounts (user_id, tier) SELECT 'exact ' || i, 'exact' FROM generate_series(0, 8) i;
 INSERT INTO run_tracker.accounts (user_id, tier) SELECT 'short ' || i, 'short' FROM generate_series(1, 5000) i;
 INSERT INTO run_tracker.breakers (name, failure_threshold, "window", reset_after) VALUES
 ('many', 1000, '1 day', '1 day'), ('probe', 1, '1 day', '5 seconds');
 -- what is counted here is not rolled back, either
 CREATE SEQUENCE passed;
+CREATE TABLE batches (allowed bigint);
 SQL
 
 sub sql
@@ -76,6 +77,10 @@ sub test_server
 	is(used($node, 'exact 0'), 1000, 'and counted');
 	sql($node, q{SELECT run_tracker.reset_rate_limit('exact 0')});
 	is(passed($node, 64, 40, "BEGIN;\n$call;\nROLLBACK;"), 1000, 'so they are in transactions that are rolled back');
+	# as fast as they can, so that they often meet
+	passed($node, 8, 1, q{INSERT INTO batches SELECT count(*) FILTER (WHERE c.allowed)
+		FROM generate_series(1, 20000) i, LATERAL (SELECT * FROM run_tracker.consume_rate_limit('often', i / i, 'exact 0')) c;} =~ s/\s+/ /gr);
+	is(sql($node, 'SELECT count(*), sum(allowed) FROM batches'), '8|100000', 'of 160000 calls 100000 are allowed');
 	sql($node, q{SELECT run_tracker.reset_rate_limit('exact 0')});
 	is(passed($node, 64, 20, q{SELECT nextval('passed') FROM run_tracker.consume_rate_limit('x', 3, 'exact 0') c WHERE c.allowed;}), 333, 'calls that cost 3');
 	is(passed($node, 64, 160, "\\set user :client_id % 8 + 1\n" . $call =~ s/'exact 0'/'exact ' || :user/r . ';'), 8000, 'users do not get in the way of each other');
