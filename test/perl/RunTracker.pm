@@ -311,6 +311,16 @@ SELECT run_tracker.complete_task(pg_temp.id(5, 3), input_tokens => 40, cost => 4
 COMMIT PREPARED 'a';
 COMMIT PREPARED 'b';
 
+-- accounts, what they have used, and what is reserved for calls that are under way
+INSERT INTO run_tracker.tiers (name, monthly_tokens, monthly_cost) VALUES (E'tier\t"é"', 1000, 12.50);
+SELECT run_tracker.ensure_account('user 2', E'tier\t"é"'), run_tracker.ensure_account('user 3');
+UPDATE run_tracker.accounts SET overrides = '{"monthly_tokens": null, "rate_limits": {"a": {"limit": 1, "window": "1 s"}}}', permissions = '{a,"b c"}', metadata = '{}' WHERE user_id = 'user 3';
+SELECT count(run_tracker.record_usage('user ' || n % 5, n, n * 0.01, metadata => '{"n": 1.0}', usage_id => pg_temp.id(7, n))) FROM generate_series(1, 100) n;
+SELECT count(run_tracker.log_request(pg_temp.id(6, 1), 'function:f')) FROM generate_series(1, 3);
+SELECT run_tracker.settle_usage(run_tracker.reserve_usage('user 3', 10, ttl => '30 days'), 7), run_tracker.release_usage(run_tracker.reserve_usage('user 3', 20));
+UPDATE run_tracker.tasks SET reservation_id = run_tracker.reserve_usage('user 2', 300, 1.5, '30 days') WHERE task_id = pg_temp.id(5, 4);
+SELECT run_tracker.fail_task(pg_temp.id(5, 5), input_tokens => 500, cost => 3), run_tracker.start_task(pg_temp.id(5, 5), 'pending');
+
 -- what is called when a run finishes, who may call back, and a callback that nobody was there for
 SELECT run_tracker.on_finish(NULL, 'pg_catalog.jsonb_typeof(jsonb)', 'log');
 SELECT FROM run_tracker.create_callback_key('signed', secret => 'sixteen bytes ..');
@@ -448,6 +458,10 @@ SELECT count(*), min(from_status), max(to_status) FROM run_tracker.transitions W
 SELECT count(*) FROM run_tracker.open_runs WHERE run_id = :'run';
 SELECT count(*) FROM app.change WHERE run_id = :'run';
 SELECT run_tracker.append_delta('00000000-0000-7000-8006-000000000001', 60, '{"restored": true}');
+SELECT state, tokens, task_id = :'task' FROM run_tracker.reservations WHERE user_id = 'user 2';
+SELECT reserved, "limit" FROM run_tracker.quotas('user 2') WHERE quota = 'monthly_cost';
+SELECT run_tracker.settle_usage(run_tracker.reserve_usage('user 3', 50), 8);
+UPDATE run_tracker.usage_records SET total_tokens = 9 WHERE usage_id = '00000000-0000-7000-8007-000000000064';
 INSERT INTO run_tracker.runs (user_id) VALUES ('new') RETURNING team, ticket > 300, status;
 INSERT INTO app.item (note) VALUES ('new') RETURNING id;
 \set ON_ERROR_STOP 0
@@ -474,6 +488,9 @@ completed|0|1|1|1|1|m
 0
 1
 61
+settled|300|t
+0|12.50
+t
 blue|t|pending
 5000
 302

@@ -362,7 +362,7 @@ SELECT sum(c.tokens) - (SELECT sum(tokens) FROM regress_before b WHERE period = 
 DROP TABLE regress_before;
 RESET run_tracker.time_zone;
 -- the first and last moments that there are
-CALL pg_temp.try($$INSERT INTO run_tracker.usage_records (user_id, used_at) VALUES ('x', '4713-01-01 00:00:00+00 BC'), ('x', '294276-12-31 23:59:59+00')$$);
+CALL pg_temp.try($$INSERT INTO run_tracker.usage_records (user_id, used_at) VALUES ('x', '4713-01-01 00:00:00+00 BC'), ('x', '294276-12-30 23:59:59+00'), ('x', '294276-12-31 23:59:59+00')$$);
 SELECT run_tracker.fold_statistics() > 0 AS folded;
 SELECT at, requests FROM regress_counted WHERE user_id = 'x' ORDER BY 1;
 

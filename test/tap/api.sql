@@ -331,7 +331,7 @@ SELECT set_eq(
                      histogram_accumulate,histogram_result,merge_histograms,histogram_metrics,html_escape,html_number,
                      html_text,html_time,html_phase,html_badge,html_line,html_cell,html_meter,html_tick,html_fact,html_details,
                      html_json,html_section,html_more,html_style,html_chart,
-                     merge_patch,merge_patches_add,merge_patches_result,merge_patches}'::text[])$$,
+                     merge_patch,merge_patches_add,merge_patches_result,merge_patches,own_views,own_tables}'::text[])$$,
     'these functions look at their arguments only; all others are volatile');
 
 SELECT set_eq(
