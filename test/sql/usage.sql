@@ -433,6 +433,12 @@ RESET request.jwt.claims;
 RESET TimeZone;
 SELECT * FROM regress_wrong;
 
+-- the first and the last day there are; what is summed up per day and month can be read, and dumped
+INSERT INTO run_tracker.usage_records (user_id, total_tokens, used_at) VALUES
+    ('ever', 1, '4714-11-24 00:00:00Z BC'), ('ever', 2, '294276-12-31 23:59:59.999999Z');
+SELECT run_tracker.fold_statistics() > 0 AS folded;
+SELECT period, period_at AT TIME ZONE 'UTC' AS period_at, total_tokens FROM run_tracker.stat_totals WHERE grain = 'usage' AND user_id = 'ever' ORDER BY 1, 3;
+
 DROP VIEW regress_reads, regress_wrong, regress_entries, regress_counted;
 DELETE FROM run_tracker.runs;
 DELETE FROM run_tracker.usage_records;
