@@ -35,7 +35,6 @@
 #include "calls.h"
 #include "identity.h"
 #include "limit_state.h"
-#include "limits.h"
 #include "writer.h"
 
 PG_FUNCTION_INFO_V1(run_tracker_breaker_allow);
@@ -71,14 +70,10 @@ breaker_key(FunctionCallInfo fcinfo)
 	text *name;
 
 	rt_call_require(fcinfo, 0, "name");
-	name = PG_GETARG_TEXT_PP(0);
+	name = rt_call_check_name(PG_GETARG_TEXT_PP(0), "name");
 	key.owner = VARDATA_ANY(name);
 	key.owner_len = VARSIZE_ANY_EXHDR(name);
 	key.name = "";
-	if (key.owner_len == 0 || key.owner_len > RT_MAX_NAME_BYTES)
-		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-						errmsg("argument \"name\" must have 1 to %d bytes", RT_MAX_NAME_BYTES),
-						errdetail("It has %zu bytes.", key.owner_len)));
 	return key;
 }
 

@@ -36,7 +36,6 @@
 
 #include "callbacks.h"
 #include "calls.h"
-#include "limits.h"
 #include "writer.h"
 
 PG_FUNCTION_INFO_V1(run_tracker_create_callback_key);
@@ -421,19 +420,6 @@ end_keys(Relation rel, const char *name, const TimestampTz *end, OldKey *key)
 	UnregisterSnapshot(snapshot);
 }
 
-/* A name or a kind; 22023 if it is empty or too long. */
-static char *
-word_argument(FunctionCallInfo fcinfo, int arg, const char *argument)
-{
-	char *word = text_to_cstring(PG_GETARG_TEXT_PP(arg));
-
-	if (word[0] == '\0' || strlen(word) > RT_MAX_NAME_BYTES)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("argument \"%s\" must have 1 to %d bytes", argument, RT_MAX_NAME_BYTES)));
-	return word;
-}
-
 /* The secret of a new key, which is made if none is given. */
 static char *
 secret_argument(FunctionCallInfo fcinfo, int arg)
@@ -462,7 +448,7 @@ run_tracker_create_callback_key(PG_FUNCTION_ARGS)
 	rt_call_require(fcinfo, 0, "name");
 	rt_call_require(fcinfo, 1, "method");
 	rt_call_require(fcinfo, 4, "require_timestamp");
-	name = word_argument(fcinfo, 0, "name");
+	name = text_to_cstring(rt_call_check_name(PG_GETARG_TEXT_PP(0), "name"));
 	method = text_to_cstring(PG_GETARG_TEXT_PP(1));
 	hmac = strcmp(method, "hmac") == 0;
 	timestamp = PG_GETARG_BOOL(4);
@@ -475,7 +461,7 @@ run_tracker_create_callback_key(PG_FUNCTION_ARGS)
 						errmsg("only signed callbacks can have a time that counts"),
 						errhint("Let method be \"hmac\".")));
 	if (!PG_ARGISNULL(3))
-		(void) word_argument(fcinfo, 3, "for_kind");
+		(void) rt_call_check_name(PG_GETARG_TEXT_PP(3), "for_kind");
 	end_keys(rel, name, NULL, &old);
 	if (old.found)
 		ereport(ERROR, (errcode(ERRCODE_DUPLICATE_OBJECT),
@@ -499,7 +485,7 @@ run_tracker_rotate_callback_key(PG_FUNCTION_ARGS)
 
 	rt_call_require(fcinfo, 0, "name");
 	rt_call_require(fcinfo, 1, "overlap");
-	name = word_argument(fcinfo, 0, "name");
+	name = text_to_cstring(rt_call_check_name(PG_GETARG_TEXT_PP(0), "name"));
 	if (DatumGetBool(
 			DirectFunctionCall2(interval_lt, PG_GETARG_DATUM(1), IntervalPGetDatum(&zero))))
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),

@@ -60,6 +60,19 @@ rt_call_require(FunctionCallInfo fcinfo, int arg, const char *name)
 						errmsg("argument \"%s\" must not be null", name)));
 }
 
+/* An argument that state is kept by, as it is; 22023 if it is empty or too long. */
+text *
+rt_call_check_name(text *value, const char *name)
+{
+	Size size = VARSIZE_ANY_EXHDR(value);
+
+	if (size == 0 || size > RT_MAX_NAME_BYTES)
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("argument \"%s\" must have 1 to %d bytes", name, RT_MAX_NAME_BYTES),
+						errdetail("It has %zu bytes.", size)));
+	return value;
+}
+
 /* The moment that an argument "delay" puts off to, or null; 22023 if it is negative. */
 NullableDatum
 rt_call_delay(FunctionCallInfo fcinfo, int arg)

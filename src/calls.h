@@ -43,6 +43,7 @@ typedef struct RtMoveCall
 
 extern void rt_plan_execute(RtPlan *plan, const NullableDatum *args, int expected, bool read_only);
 extern void rt_call_require(FunctionCallInfo fcinfo, int arg, const char *name);
+extern text *rt_call_check_name(text *value, const char *name);
 extern NullableDatum rt_call_delay(FunctionCallInfo fcinfo, int arg);
 extern Datum rt_call_insert(RtPlan *plan, FunctionCallInfo fcinfo, RtTableId table);
 extern void rt_call_check_attempt(FunctionCallInfo fcinfo, int arg, int32 current,

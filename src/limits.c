@@ -30,7 +30,7 @@
 #include "utils/numeric.h"
 #include "utils/snapmgr.h"
 
-#include "catalog.h"
+#include "calls.h"
 #include "identity.h"
 #include "limits.h"
 #include "row.h"
@@ -308,18 +308,13 @@ rt_limits_user(FunctionCallInfo fcinfo, int arg)
 {
 	char *caller = rt_identity_user();
 	Datum user_id;
-	Size size;
 
 	if (PG_ARGISNULL(arg) && caller == NULL)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 						errmsg("argument \"user_id\" is missing, and there is no current user"),
 						errhint("Name the user, or set request.jwt.claims as a gateway does.")));
 	user_id = PG_ARGISNULL(arg) ? CStringGetTextDatum(caller) : PG_GETARG_DATUM(arg);
-	size = VARSIZE_ANY_EXHDR(DatumGetTextPP(user_id));
-	if (size == 0 || size > RT_MAX_NAME_BYTES)
-		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-						errmsg("argument \"user_id\" must have 1 to %d bytes", RT_MAX_NAME_BYTES),
-						errdetail("It has %zu bytes.", size)));
+	(void) rt_call_check_name(DatumGetTextPP(user_id), "user_id");
 	if (!rt_identity_is(user_id, caller) && !rt_identity_is_service())
 		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 						errmsg("only services may act for other users"),
@@ -331,16 +326,6 @@ rt_limits_user(FunctionCallInfo fcinfo, int arg)
  * Triggers: what tiers and accounts may say
  * ----------------------------------------------------------------
  */
-
-/* 23514 unless a column, which is not null, can be a key. */
-static void
-check_name(const RtRow *row, AttrNumber att)
-{
-	Size size = VARSIZE_ANY_EXHDR(DatumGetTextPP(rt_row_get(row, att)));
-
-	if (size == 0 || size > RT_MAX_NAME_BYTES)
-		rt_row_violation(row, att, psprintf("It must have 1 to %d bytes.", RT_MAX_NAME_BYTES));
-}
 
 /* 23514 unless an object says what rate_limits may say. */
 static void
@@ -458,7 +443,7 @@ run_tracker_tiers_before(PG_FUNCTION_ARGS)
 
 	rt_row_begin(&row, (TriggerData *) fcinfo->context, t);
 	rt_row_require(&row, name);
-	check_name(&row, name);
+	rt_row_check_key(&row, name);
 	for (int i = 0; i < lengthof(counts); i++)
 	{
 		if (!rt_row_isnull(&row, counts[i]) &&
@@ -497,7 +482,7 @@ run_tracker_accounts_before(PG_FUNCTION_ARGS)
 		if (user)
 			rt_row_default(&row, user_id, CStringGetTextDatum(user));
 		rt_row_require(&row, user_id);
-		check_name(&row, user_id);
+		rt_row_check_key(&row, user_id);
 		/* a restored account keeps its age */
 		rt_row_default(&row, created_at, now);
 		rt_row_default(&row, updated_at, rt_row_get(&row, created_at));

@@ -11,9 +11,6 @@
 #include "fmgr.h"
 #include "utils/jsonb.h"
 
-/* no user id is longer than that, in bytes; nor any other name that state is kept by */
-#define RT_MAX_NAME_BYTES 512
-
 /* What a user may do. */
 typedef struct RtLimits
 {

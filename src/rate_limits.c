@@ -103,16 +103,13 @@ consume(RtLimitKey *key, const RtRate *rate, bool shared, int32 cost, Answer *an
 	rt_limit_leave();
 }
 
-/* The bytes of an endpoint; 22023 if it is none. */
-static const char *
-check_endpoint(text *endpoint, Size *len)
+/* Let a key be that of an endpoint; 22023 if it is none. */
+static void
+set_endpoint(RtLimitKey *key, text *endpoint)
 {
-	*len = VARSIZE_ANY_EXHDR(endpoint);
-	if (*len == 0 || *len > RT_MAX_NAME_BYTES)
-		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-						errmsg("argument \"endpoint\" must have 1 to %d bytes", RT_MAX_NAME_BYTES),
-						errdetail("It has %zu bytes.", *len)));
-	return VARDATA_ANY(endpoint);
+	(void) rt_call_check_name(endpoint, "endpoint");
+	key->name = VARDATA_ANY(endpoint);
+	key->name_len = VARSIZE_ANY_EXHDR(endpoint);
 }
 
 /* The milliseconds that a time takes at most. */
@@ -157,7 +154,7 @@ consume_rate_limit(FunctionCallInfo fcinfo, bool or_fail)
 
 	rt_call_require(fcinfo, 0, "endpoint");
 	rt_call_require(fcinfo, 1, "cost");
-	key.name = check_endpoint(PG_GETARG_TEXT_PP(0), &key.name_len);
+	set_endpoint(&key, PG_GETARG_TEXT_PP(0));
 	cost = PG_GETARG_INT32(1);
 	if (cost < 0)
 		ereport(ERROR,
@@ -214,7 +211,7 @@ run_tracker_reset_rate_limit(PG_FUNCTION_ARGS)
 	key.owner = VARDATA_ANY(user);
 	key.owner_len = VARSIZE_ANY_EXHDR(user);
 	if (!PG_ARGISNULL(1))
-		key.name = check_endpoint(PG_GETARG_TEXT_PP(1), &key.name_len);
+		set_endpoint(&key, PG_GETARG_TEXT_PP(1));
 	PG_RETURN_INT64(rt_limit_remove(&key, PG_ARGISNULL(1)));
 }
 

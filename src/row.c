@@ -216,6 +216,18 @@ rt_row_check_names(const RtRow *row, const AttrNumber *atts, int n)
 	}
 }
 
+/* 23514 unless a text, which is not null, can be what state is kept by. */
+void
+rt_row_check_key(const RtRow *row, AttrNumber att)
+{
+	Size size = toast_raw_datum_size(rt_row_get(row, att)) - VARHDRSZ;
+
+	if (size == 0 || size > RT_MAX_NAME_BYTES)
+		rt_row_violation(row, att,
+						 psprintf("It has %zu bytes, 1 to %d are possible.", size,
+								  RT_MAX_NAME_BYTES));
+}
+
 /* A number of tokens or milliseconds; 0 for null, 23514 if it is negative or too large. */
 int64
 rt_row_amount(const RtRow *row, AttrNumber att)

@@ -45,6 +45,7 @@ extern void rt_row_check_json(const RtRow *row, AttrNumber att, bool array);
 extern void rt_row_violation(const RtRow *row, AttrNumber att, const char *detail);
 extern int64 rt_row_amount(const RtRow *row, AttrNumber att);
 extern void rt_row_check_cost(const RtRow *row, AttrNumber att);
+extern void rt_row_check_key(const RtRow *row, AttrNumber att);
 extern void rt_row_require(const RtRow *row, AttrNumber att);
 
 #define rt_row_isnull(row, att) ((row)->nulls[(att) -1])

@@ -22,6 +22,12 @@
 #define RT_SCHEMA  "run_tracker"
 
 /*
+ * No user id is longer than that, in bytes; nor any other name that state is kept by.  OpenID
+ * Connect allows 255 characters.
+ */
+#define RT_MAX_NAME_BYTES 512
+
+/*
  * What a status means to the tracker.  Everything generic looks at phases
  * only.  The last four are finished.
  */

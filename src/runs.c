@@ -330,10 +330,10 @@ fill_new_run(RtRow *row, const RtStatusColumns *c)
 		rt_row_set(row, user_id, CStringGetTextDatum(user ? user : ""));
 	}
 	user_id_len = VARSIZE_ANY_EXHDR(DatumGetTextPP(rt_row_get(row, user_id)));
-	if (user_id_len > RT_MAX_USER_ID_LENGTH)
+	if (user_id_len > RT_MAX_NAME_BYTES)
 		rt_row_violation(row, user_id,
 						 psprintf("It has %d bytes, at most %d are possible.", user_id_len,
-								  RT_MAX_USER_ID_LENGTH));
+								  RT_MAX_NAME_BYTES));
 	rt_row_default_id(row, RT_ATT(t, runs, run_id));
 	rt_row_default(row, RT_ATT(t, runs, priority), Int32GetDatum(0));
 	(void) rt_status_insert(row, c, "run", service);

@@ -10,9 +10,6 @@
 
 #include "row.h"
 
-/* an id is part of keys: OpenID Connect allows 255 characters */
-#define RT_MAX_USER_ID_LENGTH 512
-
 /* What children need to know of their run. */
 typedef struct RtRunInfo
 {

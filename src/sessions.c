@@ -300,7 +300,6 @@ static Datum
 set_user(RtRow *row)
 {
 	AttrNumber att = RT_ATT(row->table, sessions, user_id);
-	int len;
 
 	if (rt_row_isnull(row, att))
 	{
@@ -314,11 +313,7 @@ set_user(RtRow *row)
 							errtablecol(row->rel, att)));
 		rt_row_set(row, att, CStringGetTextDatum(user));
 	}
-	len = VARSIZE_ANY_EXHDR(DatumGetTextPP(rt_row_get(row, att)));
-	if (len == 0 || len > RT_MAX_NAME_BYTES)
-		rt_row_violation(row, att,
-						 psprintf("It has %d bytes, 1 to %d are possible.", len,
-								  RT_MAX_NAME_BYTES));
+	rt_row_check_key(row, att);
 	/* before anything is locked or counted that is not the caller's */
 	if (!rt_identity_owns(rt_row_get(row, att)))
 		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),

@@ -79,8 +79,7 @@ name_from(RtStatKey *key, RtStatName name, TupleTableSlot *row, AttrNumber att)
 	key->lens[name] = pg_mbcliplen(VARDATA_ANY(t), VARSIZE_ANY_EXHDR(t), MAX_NAME_LENGTH);
 	/* who has a longer id than is possible by now is nobody here */
 	if (name == RT_STAT_USER_ID)
-		key->lens[name] =
-			VARSIZE_ANY_EXHDR(t) > RT_MAX_USER_ID_LENGTH ? 0 : (int) VARSIZE_ANY_EXHDR(t);
+		key->lens[name] = VARSIZE_ANY_EXHDR(t) > RT_MAX_NAME_BYTES ? 0 : (int) VARSIZE_ANY_EXHDR(t);
 }
 
 static int64

@@ -360,15 +360,11 @@ run_tracker_usage_records_before(PG_FUNCTION_ARGS)
 	if (row.old == NULL)
 	{
 		char *user = rt_identity_user();
-		Size size;
 
 		if (user)
 			rt_row_default(&row, user_id, CStringGetTextDatum(user));
 		rt_row_require(&row, user_id);
-		size = VARSIZE_ANY_EXHDR(DatumGetTextPP(rt_row_get(&row, user_id)));
-		if (size == 0 || size > RT_MAX_NAME_BYTES)
-			rt_row_violation(&row, user_id,
-							 psprintf("It must have 1 to %d bytes.", RT_MAX_NAME_BYTES));
+		rt_row_check_key(&row, user_id);
 		rt_row_default_id(&row, RT_ATT(t, usage_records, usage_id));
 		rt_row_default(&row, used_at, TimestampTzGetDatum(GetCurrentTimestamp()));
 		if (TIMESTAMP_NOT_FINITE(DatumGetTimestampTz(rt_row_get(&row, used_at))))
