@@ -77,16 +77,6 @@ breaker_key(FunctionCallInfo fcinfo)
 	return key;
 }
 
-/* A column of a settings row; 0 if it is null. */
-static Datum
-get_setting(TupleTableSlot *slot, AttrNumber att)
-{
-	bool isnull;
-	Datum value = slot_getattr(slot, att, &isnull);
-
-	return isnull ? (Datum) 0 : value;
-}
-
 /* Read the settings of a breaker as they are now: the defaults of the table if it has no row. */
 static void
 read_settings(Datum name, Settings *settings)
@@ -100,18 +90,18 @@ read_settings(Datum name, Settings *settings)
 	rt_probe_begin_name(&probe, rel, name, snapshot);
 	if (rt_probe_next(&probe, ForwardScanDirection))
 	{
-		Datum rate = get_setting(probe.slot, RT_ATT(table, breakers, failure_rate));
+		Datum rate = rt_slot_value(probe.slot, RT_ATT(table, breakers, failure_rate));
 
 		settings->failure_threshold =
-			DatumGetInt32(get_setting(probe.slot, RT_ATT(table, breakers, failure_threshold)));
+			DatumGetInt32(rt_slot_value(probe.slot, RT_ATT(table, breakers, failure_threshold)));
 		if (rate != (Datum) 0)
 			settings->failure_rate = DatumGetFloat8(DirectFunctionCall1(numeric_float8, rate));
 		settings->minimum_calls =
-			DatumGetInt32(get_setting(probe.slot, RT_ATT(table, breakers, minimum_calls)));
+			DatumGetInt32(rt_slot_value(probe.slot, RT_ATT(table, breakers, minimum_calls)));
 		settings->window_us = rt_interval_us(
-			DatumGetIntervalP(get_setting(probe.slot, RT_ATT(table, breakers, window))));
+			DatumGetIntervalP(rt_slot_value(probe.slot, RT_ATT(table, breakers, window))));
 		settings->reset_after_us = rt_interval_us(
-			DatumGetIntervalP(get_setting(probe.slot, RT_ATT(table, breakers, reset_after))));
+			DatumGetIntervalP(rt_slot_value(probe.slot, RT_ATT(table, breakers, reset_after))));
 	}
 	rt_probe_end(&probe);
 	UnregisterSnapshot(snapshot);

@@ -385,6 +385,18 @@ typedef struct RtTable
 /* att number of a column of a table: RT_ATT(table, tasks, cost) */
 #define RT_ATT(table, t, c) ((table)->att[RT_##t##_##c])
 
+/* The value of a column of a row; 0 if it is null. */
+static inline Datum
+rt_slot_value(TupleTableSlot *row, AttrNumber att)
+{
+	bool isnull;
+	Datum value = slot_getattr(row, att, &isnull);
+
+	return isnull ? (Datum) 0 : value;
+}
+
+#define rt_slot_int64(row, att) DatumGetInt64(rt_slot_value(row, att))
+
 extern void rt_catalog_init(void);
 extern const RtTable *rt_table(RtTableId id);
 extern bool rt_tables_exist(void);

@@ -82,15 +82,6 @@ name_from(RtStatKey *key, RtStatName name, TupleTableSlot *row, AttrNumber att)
 		key->lens[name] = VARSIZE_ANY_EXHDR(t) > RT_MAX_NAME_BYTES ? 0 : (int) VARSIZE_ANY_EXHDR(t);
 }
 
-static int64
-count_from(TupleTableSlot *row, AttrNumber att)
-{
-	bool isnull;
-	Datum value = slot_getattr(row, att, &isnull);
-
-	return isnull ? 0 : DatumGetInt64(value);
-}
-
 static RtPhase
 phase_of(TupleTableSlot *row, AttrNumber att)
 {
@@ -164,7 +155,7 @@ count_created_run(RtStats *stats, TupleTableSlot *row, const RtTable *t, int sig
 	RtStatKey key;
 
 	begin_run_key(&key, row, t, NULL);
-	key.period_at = hour_of(count_from(row, RT_ATT(t, runs, created_at)));
+	key.period_at = hour_of(rt_slot_int64(row, RT_ATT(t, runs, created_at)));
 	rt_stat_count(rt_stats_get(stats, &key), RT_STAT_CREATED, sign);
 }
 
@@ -177,11 +168,11 @@ count_finished_run(RtStats *stats, TupleTableSlot *row, const RtTable *t, const 
 	RtStat *stat;
 
 	begin_run_key(&key, row, t, phase);
-	key.period_at = hour_of(count_from(row, RT_ATT(t, runs, finished_at)));
+	key.period_at = hour_of(rt_slot_int64(row, RT_ATT(t, runs, finished_at)));
 	stat = rt_stats_get(stats, &key);
 	rt_stat_count(stat, RT_STAT_FINISHED, sign);
 	add_ms(stats, stat, RT_STAT_DURATION_MS, &stat->durations,
-		   count_from(row, RT_ATT(t, runs, duration_ms)), sign);
+		   rt_slot_int64(row, RT_ATT(t, runs, duration_ms)), sign);
 }
 
 /* All that a run contributes. */
@@ -262,28 +253,28 @@ count_finished_task(RtStats *stats, const RtStatRun *run, TupleTableSlot *row, c
 	name_from(&key, RT_STAT_OPERATION, row, RT_ATT(t, tasks, operation));
 	(void) slot_getattr(row, model, &isnull);
 	name_from(&key, RT_STAT_MODEL, row, isnull ? RT_ATT(t, tasks, response_model) : model);
-	key.period_at = hour_of(count_from(row, RT_ATT(t, tasks, finished_at)));
+	key.period_at = hour_of(rt_slot_int64(row, RT_ATT(t, tasks, finished_at)));
 	(void) slot_getattr(row, usage_at, &isnull);
 	if (!isnull)
-		key.usage_on = rt_usage_day(count_from(row, usage_at));
+		key.usage_on = rt_usage_day(rt_slot_int64(row, usage_at));
 
 	stat = rt_stats_get(stats, &key);
 	rt_stat_count(stat, RT_STAT_FINISHED, sign);
 	rt_stat_count(stat, RT_STAT_INPUT_TOKENS,
-				  sign * count_from(row, RT_ATT(t, tasks, input_tokens)));
+				  sign * rt_slot_int64(row, RT_ATT(t, tasks, input_tokens)));
 	rt_stat_count(stat, RT_STAT_OUTPUT_TOKENS,
-				  sign * count_from(row, RT_ATT(t, tasks, output_tokens)));
+				  sign * rt_slot_int64(row, RT_ATT(t, tasks, output_tokens)));
 	rt_stat_count(stat, RT_STAT_TOTAL_TOKENS,
-				  sign * count_from(row, RT_ATT(t, tasks, total_tokens)));
+				  sign * rt_slot_int64(row, RT_ATT(t, tasks, total_tokens)));
 	cost = slot_getattr(row, RT_ATT(t, tasks, cost), &isnull);
 	if (!isnull)
 		rt_stat_cost(stats, stat, cost, sign);
 	add_ms(stats, stat, RT_STAT_DURATION_MS, &stat->durations,
-		   count_from(row, RT_ATT(t, tasks, duration_ms)), sign);
+		   rt_slot_int64(row, RT_ATT(t, tasks, duration_ms)), sign);
 	(void) slot_getattr(row, first_token, &isnull);
 	if (!isnull)
 		add_ms(stats, stat, RT_STAT_FIRST_TOKEN_MS, &stat->first_tokens,
-			   count_from(row, first_token), sign);
+			   rt_slot_int64(row, first_token), sign);
 }
 
 /* The run of a task, by what statistics call it. */
@@ -363,7 +354,7 @@ count_changed_run(RtStats *stats, const RtChanges *changes, const RtTable *t)
 			rt_changes_differ(changes, RT_ATT(t, runs, workflow_id)))
 			move_tasks(stats, changes, t);
 	}
-	else if (before != after || count_from(old, finished_at) != count_from(new, finished_at))
+	else if (before != after || rt_slot_int64(old, finished_at) != rt_slot_int64(new, finished_at))
 	{
 		if (!RT_PHASE_IS_OPEN(before))
 			count_finished_run(stats, old, t, rt_phase_names[before], -1);
@@ -408,7 +399,7 @@ rt_stats_change_task(RtStats *stats, const RtChanges *changes, const RtTable *t)
 static void
 count_usage(RtStats *stats, TupleTableSlot *row, const RtTable *t, int sign)
 {
-	TimestampTz used_at = count_from(row, RT_ATT(t, usage_records, used_at));
+	TimestampTz used_at = rt_slot_int64(row, RT_ATT(t, usage_records, used_at));
 	bool isnull;
 	RtStatKey key;
 	RtStat *stat;
@@ -422,11 +413,11 @@ count_usage(RtStats *stats, TupleTableSlot *row, const RtTable *t, int sign)
 				  sign * DatumGetInt32(
 							 slot_getattr(row, RT_ATT(t, usage_records, requests), &isnull)));
 	rt_stat_count(stat, RT_STAT_INPUT_TOKENS,
-				  sign * count_from(row, RT_ATT(t, usage_records, input_tokens)));
+				  sign * rt_slot_int64(row, RT_ATT(t, usage_records, input_tokens)));
 	rt_stat_count(stat, RT_STAT_OUTPUT_TOKENS,
-				  sign * count_from(row, RT_ATT(t, usage_records, output_tokens)));
+				  sign * rt_slot_int64(row, RT_ATT(t, usage_records, output_tokens)));
 	rt_stat_count(stat, RT_STAT_TOTAL_TOKENS,
-				  sign * count_from(row, RT_ATT(t, usage_records, total_tokens)));
+				  sign * rt_slot_int64(row, RT_ATT(t, usage_records, total_tokens)));
 	rt_stat_cost(stats, stat, slot_getattr(row, RT_ATT(t, usage_records, cost), &isnull), sign);
 }
 

@@ -70,14 +70,6 @@ typedef struct Delta
 	Datum first_tokens;
 } Delta;
 
-static int64
-get_int64(TupleTableSlot *row, AttrNumber att)
-{
-	bool isnull;
-
-	return DatumGetInt64(slot_getattr(row, att, &isnull));
-}
-
 static void
 get_name(RtStatKey *key, RtStatName name, TupleTableSlot *row, AttrNumber att)
 {
@@ -86,15 +78,6 @@ get_name(RtStatKey *key, RtStatName name, TupleTableSlot *row, AttrNumber att)
 
 	key->names[name] = VARDATA_ANY(value);
 	key->lens[name] = VARSIZE_ANY_EXHDR(value);
-}
-
-static Datum
-get_array(TupleTableSlot *row, AttrNumber att)
-{
-	bool isnull;
-	Datum value = slot_getattr(row, att, &isnull);
-
-	return isnull ? (Datum) 0 : value;
 }
 
 static void
@@ -114,20 +97,22 @@ decode_delta(Delta *delta, TupleTableSlot *row, const RtTable *t)
 	get_name(&delta->key, RT_STAT_MODEL, row, RT_ATT(t, stat_deltas, model));
 	get_name(&delta->key, RT_STAT_OPERATION, row, RT_ATT(t, stat_deltas, operation));
 	get_name(&delta->key, RT_STAT_PHASE, row, RT_ATT(t, stat_deltas, phase));
-	delta->key.period_at = get_int64(row, RT_ATT(t, stat_deltas, period_at));
+	delta->key.period_at = rt_slot_int64(row, RT_ATT(t, stat_deltas, period_at));
 	usage_on = slot_getattr(row, RT_ATT(t, stat_deltas, usage_on), &isnull);
 	delta->usage_on = isnull ? DATEVAL_NOBEGIN : DatumGetDateADT(usage_on);
 	delta->key.usage_on = DATEVAL_NOBEGIN;
-	delta->counts[RT_STAT_CREATED] = get_int64(row, RT_ATT(t, stat_deltas, created_count));
-	delta->counts[RT_STAT_FINISHED] = get_int64(row, RT_ATT(t, stat_deltas, finished_count));
-	delta->counts[RT_STAT_INPUT_TOKENS] = get_int64(row, RT_ATT(t, stat_deltas, input_tokens));
-	delta->counts[RT_STAT_OUTPUT_TOKENS] = get_int64(row, RT_ATT(t, stat_deltas, output_tokens));
-	delta->counts[RT_STAT_TOTAL_TOKENS] = get_int64(row, RT_ATT(t, stat_deltas, total_tokens));
-	delta->counts[RT_STAT_DURATION_MS] = get_int64(row, RT_ATT(t, stat_deltas, duration_ms));
-	delta->counts[RT_STAT_FIRST_TOKEN_MS] = get_int64(row, RT_ATT(t, stat_deltas, first_token_ms));
+	delta->counts[RT_STAT_CREATED] = rt_slot_int64(row, RT_ATT(t, stat_deltas, created_count));
+	delta->counts[RT_STAT_FINISHED] = rt_slot_int64(row, RT_ATT(t, stat_deltas, finished_count));
+	delta->counts[RT_STAT_INPUT_TOKENS] = rt_slot_int64(row, RT_ATT(t, stat_deltas, input_tokens));
+	delta->counts[RT_STAT_OUTPUT_TOKENS] =
+		rt_slot_int64(row, RT_ATT(t, stat_deltas, output_tokens));
+	delta->counts[RT_STAT_TOTAL_TOKENS] = rt_slot_int64(row, RT_ATT(t, stat_deltas, total_tokens));
+	delta->counts[RT_STAT_DURATION_MS] = rt_slot_int64(row, RT_ATT(t, stat_deltas, duration_ms));
+	delta->counts[RT_STAT_FIRST_TOKEN_MS] =
+		rt_slot_int64(row, RT_ATT(t, stat_deltas, first_token_ms));
 	delta->cost = slot_getattr(row, RT_ATT(t, stat_deltas, cost), &isnull);
-	delta->durations = get_array(row, RT_ATT(t, stat_deltas, durations));
-	delta->first_tokens = get_array(row, RT_ATT(t, stat_deltas, first_tokens));
+	delta->durations = rt_slot_value(row, RT_ATT(t, stat_deltas, durations));
+	delta->first_tokens = rt_slot_value(row, RT_ATT(t, stat_deltas, first_tokens));
 }
 
 static bool

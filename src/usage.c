@@ -147,14 +147,6 @@ add_cost(Datum *sum, TupleTableSlot *row, AttrNumber att)
 	*sum = DirectFunctionCall2(numeric_add, *sum, slot_getattr(row, att, &isnull));
 }
 
-static int64
-get_int64(TupleTableSlot *row, AttrNumber att)
-{
-	bool isnull;
-
-	return DatumGetInt64(slot_getattr(row, att, &isnull));
-}
-
 /* Begin to scan an index of ours for rows with certain values in its first columns. */
 static void
 begin_scan(RtProbe *probe, Relation rel, const char *name, int nkeys, const AttrNumber *atts,
@@ -193,11 +185,11 @@ add_deltas(Datum user_id, Snapshot snapshot, RtUsage *usage)
 		if (isnull || DatumGetDateADT(usage_on) < usage->windows.month ||
 			DatumGetDateADT(usage_on) >= usage->windows.next_month)
 			continue;
-		add(&usage->month_tokens, get_int64(probe.slot, RT_ATT(t, stat_deltas, total_tokens)));
+		add(&usage->month_tokens, rt_slot_int64(probe.slot, RT_ATT(t, stat_deltas, total_tokens)));
 		add_cost(&usage->month_cost, probe.slot, RT_ATT(t, stat_deltas, cost));
 		if (DatumGetDateADT(usage_on) == usage->windows.day)
 			add(&usage->day_requests,
-				get_int64(probe.slot, RT_ATT(t, stat_deltas, finished_count)));
+				rt_slot_int64(probe.slot, RT_ATT(t, stat_deltas, finished_count)));
 	}
 	rt_probe_end(&probe);
 	table_close(rel, AccessShareLock);
@@ -222,12 +214,13 @@ add_totals(Datum user_id, const char *period, DateADT date, Snapshot snapshot, R
 	{
 		if (date == usage->windows.month && period[0] == 'm')
 		{
-			add(&usage->month_tokens, get_int64(probe.slot, RT_ATT(t, stat_totals, total_tokens)));
+			add(&usage->month_tokens,
+				rt_slot_int64(probe.slot, RT_ATT(t, stat_totals, total_tokens)));
 			add_cost(&usage->month_cost, probe.slot, RT_ATT(t, stat_totals, cost));
 		}
 		else
 			add(&usage->day_requests,
-				get_int64(probe.slot, RT_ATT(t, stat_totals, finished_count)));
+				rt_slot_int64(probe.slot, RT_ATT(t, stat_totals, finished_count)));
 	}
 	rt_probe_end(&probe);
 	table_close(rel, AccessShareLock);
@@ -249,9 +242,9 @@ add_reservations(Datum user_id, TimestampTz now, Snapshot snapshot, RtUsage *usa
 		bool isnull;
 
 		CHECK_FOR_INTERRUPTS();
-		if (get_int64(probe.slot, RT_ATT(t, reservations, expires_at)) <= now)
+		if (rt_slot_int64(probe.slot, RT_ATT(t, reservations, expires_at)) <= now)
 			continue;
-		add(&usage->reserved_tokens, get_int64(probe.slot, RT_ATT(t, reservations, tokens)));
+		add(&usage->reserved_tokens, rt_slot_int64(probe.slot, RT_ATT(t, reservations, tokens)));
 		add_cost(&usage->reserved_cost, probe.slot, RT_ATT(t, reservations, cost));
 		add(&usage->reserved_requests,
 			DatumGetInt32(slot_getattr(probe.slot, RT_ATT(t, reservations, requests), &isnull)));
