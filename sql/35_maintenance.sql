@@ -80,12 +80,13 @@ BEGIN
             USING ERRCODE = 'object_not_in_prerequisite_state',
                   HINT = 'Have it preloaded with cron.database_name set to this database, and CREATE EXTENSION pg_cron; or, '
                          'in the database that it is installed in, call cron.schedule_in_database() for '
-                         'SELECT run_tracker.purge_runs() and, where run_tracker is not preloaded, SELECT '
+                         'SELECT run_tracker.purge_runs(), run_tracker.purge_usage(), run_tracker.purge_sessions(), run_tracker.purge_callbacks() and, where run_tracker is not preloaded, SELECT '
                          'run_tracker.expire_runs() and SELECT run_tracker.fold_statistics().';
     END IF;
     PERFORM run_tracker.unschedule_maintenance();
     FOR jobname, schedule, command IN
-        SELECT 'run_tracker_purge', purge_schedule, format('SELECT run_tracker.purge_runs(%L)', older_than)
+        SELECT 'run_tracker_purge', purge_schedule,
+               format('SELECT run_tracker.purge_runs(%1$L), run_tracker.purge_usage(%1$L), run_tracker.purge_sessions(%1$L), run_tracker.purge_callbacks(%1$L)', older_than)
         UNION ALL
         -- where the library is preloaded, its own worker ends runs and folds statistics
         SELECT 'run_tracker_expire', expire_schedule, 'SELECT run_tracker.expire_runs(10000)'
@@ -100,4 +101,4 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION run_tracker.schedule_maintenance(interval, text, text) IS
-'Registers jobs with pg_cron that run as the caller: every ten minutes, purge_runs() deletes runs that finished longer ago than older_than; and, only where run_tracker is not preloaded, expire_runs() ends runs whose time is up and fold_statistics() folds statistics, both by expire_schedule, every minute. Returns the jobs. Repeating it replaces them. 55000, with what to do, if pg_cron is not installed in this database. For services.';
+'Registers jobs with pg_cron that run as the caller: every ten minutes, purge_runs() deletes runs that finished longer ago than older_than, purge_usage(), purge_sessions() and purge_callbacks() what is older than that; and, only where run_tracker is not preloaded, expire_runs() ends runs whose time is up and fold_statistics() folds statistics, both by expire_schedule, every minute. Returns the jobs. Repeating it replaces them. 55000, with what to do, if pg_cron is not installed in this database. For services.';

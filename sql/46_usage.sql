@@ -225,36 +225,38 @@ BEGIN
     CREATE INDEX IF NOT EXISTS reservations_ended_idx ON run_tracker.reservations (ended_at);
     PERFORM run_tracker.install_policy('run_tracker.reservations');
 
-    CREATE OR REPLACE VIEW run_tracker.usage WITH (security_invoker = true) AS
-    SELECT t.user_id, 'task'::text AS source, t.usage_at AS used_at, 1 AS requests, t.input_tokens, t.output_tokens,
-           COALESCE(t.total_tokens, 0) AS total_tokens, COALESCE(t.cost, 0) AS cost, t.provider, t.model, t.operation AS endpoint,
-           t.run_id, t.task_id, NULL::uuid AS session_id, t.reservation_id, NULL::uuid AS usage_id, t.metadata
-    FROM run_tracker.tasks t
-    WHERE t.usage_at IS NOT NULL
-    UNION ALL
-    SELECT u.user_id, u.source, u.used_at, u.requests, u.input_tokens, u.output_tokens, u.total_tokens, u.cost,
-           u.provider, u.model, u.endpoint, u.run_id, u.task_id, u.session_id, u.reservation_id, u.usage_id, u.metadata
-    FROM run_tracker.usage_records u;
-    PERFORM run_tracker.revoke_all('run_tracker.usage');
-    COMMENT ON VIEW run_tracker.usage IS
-    'The single entries of usage: tasks that have finished, and what was recorded. What is deleted here, still counts for quotas.';
-    COMMENT ON COLUMN run_tracker.usage.user_id IS 'Who used it.';
-    COMMENT ON COLUMN run_tracker.usage.source IS 'task, or see run_tracker.usage_records.';
-    COMMENT ON COLUMN run_tracker.usage.used_at IS 'When; for tasks, when they finished.';
-    COMMENT ON COLUMN run_tracker.usage.requests IS 'Requests that it counts as.';
-    COMMENT ON COLUMN run_tracker.usage.input_tokens IS 'Input tokens.';
-    COMMENT ON COLUMN run_tracker.usage.output_tokens IS 'Output tokens.';
-    COMMENT ON COLUMN run_tracker.usage.total_tokens IS 'Tokens that count.';
-    COMMENT ON COLUMN run_tracker.usage.cost IS 'Cost.';
-    COMMENT ON COLUMN run_tracker.usage.provider IS 'Provider.';
-    COMMENT ON COLUMN run_tracker.usage.model IS 'Model.';
-    COMMENT ON COLUMN run_tracker.usage.endpoint IS 'What was called; for tasks, their operation.';
-    COMMENT ON COLUMN run_tracker.usage.run_id IS 'Run that it was for.';
-    COMMENT ON COLUMN run_tracker.usage.task_id IS 'Task.';
-    COMMENT ON COLUMN run_tracker.usage.session_id IS 'Session that it was for.';
-    COMMENT ON COLUMN run_tracker.usage.reservation_id IS 'Reservation that it settled.';
-    COMMENT ON COLUMN run_tracker.usage.usage_id IS 'Entry of run_tracker.usage_records; null for tasks.';
-    COMMENT ON COLUMN run_tracker.usage.metadata IS 'Anything else.';
+    IF to_regclass('run_tracker.usage') IS NULL THEN
+        CREATE VIEW run_tracker.usage WITH (security_invoker = true) AS
+        SELECT t.user_id, 'task'::text AS source, t.usage_at AS used_at, 1 AS requests, t.input_tokens, t.output_tokens,
+               COALESCE(t.total_tokens, 0) AS total_tokens, COALESCE(t.cost, 0) AS cost, t.provider, t.model, t.operation AS endpoint,
+               t.run_id, t.task_id, NULL::uuid AS session_id, t.reservation_id, NULL::uuid AS usage_id, t.metadata
+        FROM run_tracker.tasks t
+        WHERE t.usage_at IS NOT NULL
+        UNION ALL
+        SELECT u.user_id, u.source, u.used_at, u.requests, u.input_tokens, u.output_tokens, u.total_tokens, u.cost,
+               u.provider, u.model, u.endpoint, u.run_id, u.task_id, u.session_id, u.reservation_id, u.usage_id, u.metadata
+        FROM run_tracker.usage_records u;
+        PERFORM run_tracker.revoke_all('run_tracker.usage');
+        COMMENT ON VIEW run_tracker.usage IS
+        'The single entries of usage: tasks that have finished, and what was recorded. What is deleted here, still counts for quotas.';
+        COMMENT ON COLUMN run_tracker.usage.user_id IS 'Who used it.';
+        COMMENT ON COLUMN run_tracker.usage.source IS 'task, or see run_tracker.usage_records.';
+        COMMENT ON COLUMN run_tracker.usage.used_at IS 'When; for tasks, when they finished.';
+        COMMENT ON COLUMN run_tracker.usage.requests IS 'Requests that it counts as.';
+        COMMENT ON COLUMN run_tracker.usage.input_tokens IS 'Input tokens.';
+        COMMENT ON COLUMN run_tracker.usage.output_tokens IS 'Output tokens.';
+        COMMENT ON COLUMN run_tracker.usage.total_tokens IS 'Tokens that count.';
+        COMMENT ON COLUMN run_tracker.usage.cost IS 'Cost.';
+        COMMENT ON COLUMN run_tracker.usage.provider IS 'Provider.';
+        COMMENT ON COLUMN run_tracker.usage.model IS 'Model.';
+        COMMENT ON COLUMN run_tracker.usage.endpoint IS 'What was called; for tasks, their operation.';
+        COMMENT ON COLUMN run_tracker.usage.run_id IS 'Run that it was for.';
+        COMMENT ON COLUMN run_tracker.usage.task_id IS 'Task.';
+        COMMENT ON COLUMN run_tracker.usage.session_id IS 'Session that it was for.';
+        COMMENT ON COLUMN run_tracker.usage.reservation_id IS 'Reservation that it settled.';
+        COMMENT ON COLUMN run_tracker.usage.usage_id IS 'Entry of run_tracker.usage_records; null for tasks.';
+        COMMENT ON COLUMN run_tracker.usage.metadata IS 'Anything else.';
+    END IF;
 END
 $install$;
 COMMENT ON FUNCTION run_tracker.install_usage() IS 'Internal: the part of install() for usage and reservations.';

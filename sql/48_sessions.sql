@@ -120,10 +120,12 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     before timestamptz := clock_timestamp() - older_than;
-    expired timestamptz := clock_timestamp() - current_setting('run_tracker.session_timeout')::interval;
+    expired timestamptz;
     deleted bigint;
 BEGIN
     PERFORM run_tracker.require_tables();
+    -- the library, which knows the setting, is loaded by now
+    expired := clock_timestamp() - current_setting('run_tracker.session_timeout')::interval;
     IF older_than IS NULL OR older_than < interval '0' THEN
         RAISE EXCEPTION 'argument "older_than" must be an interval that is not negative'
             USING ERRCODE = 'invalid_parameter_value';

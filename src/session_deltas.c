@@ -279,12 +279,16 @@ static void
 count_delta(Target *target, Relation rel, Jsonb *delta)
 {
 	RtPatched *patched;
+	Snapshot snapshot;
 	Jsonb *state;
 
 	target->snapshot_after -= VARSIZE(delta) + DELTA_OVERHEAD;
 	if (target->snapshot_after > 0)
 		return;
-	patched = build_state(target->session_id, target->version, target->snapshot);
+	/* now that the session is locked, this shows all that came before */
+	snapshot = rt_latest_snapshot();
+	patched = build_state(target->session_id, target->version, snapshot);
+	UnregisterSnapshot(snapshot);
 	rt_patched_merge(patched, delta);
 	state = finish_state(patched);
 	check_state_size(rel, state);

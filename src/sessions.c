@@ -43,12 +43,8 @@ PG_FUNCTION_INFO_V1(run_tracker_close_session);
 /* the longest time that may pass between a look at the clock and the write, unless locked */
 #define TOUCH_MARGIN USECS_PER_SEC
 
-/* The session that the tracker itself is giving a new version. */
-static struct
-{
-	bool active;
-	pg_uuid_t session_id;
-} appending;
+/* The session that the tracker itself is giving a new version, or NULL. */
+static const pg_uuid_t *appending = NULL;
 
 /* P0002: no such session, or not the caller's; the error is the same. */
 void
@@ -375,8 +371,7 @@ change_row(RtRow *row)
 
 	rt_row_check_same(row, session_id);
 	rt_row_check_same(row, RT_ATT(t, sessions, user_id));
-	if (appending.active &&
-		memcmp(&appending.session_id, DatumGetUUIDP(rt_row_get(row, session_id)), UUID_LEN) == 0)
+	if (appending && memcmp(appending, DatumGetUUIDP(rt_row_get(row, session_id)), UUID_LEN) == 0)
 		ncomputed -= 2;
 	for (int i = 0; i < ncomputed; i++)
 		rt_row_keep(row, computed[i]);
@@ -460,6 +455,9 @@ run_tracker_sessions_after(PG_FUNCTION_ARGS)
 void
 rt_session_advance(RtProbe *probe, int64 version, int64 snapshot_after)
 {
+	/* a trigger of the owner's may append elsewhere meanwhile */
+	const pg_uuid_t *outer = appending;
+	pg_uuid_t session_id;
 	RtWriter writer;
 	bool isnull;
 
@@ -468,16 +466,16 @@ rt_session_advance(RtProbe *probe, int64 version, int64 snapshot_after)
 	rt_writer_set(&writer, RT_ATT(writer.table, sessions, version), Int64GetDatum(version), false);
 	rt_writer_set(&writer, RT_ATT(writer.table, sessions, snapshot_after),
 				  Int64GetDatum(snapshot_after), false);
-	appending.session_id = *DatumGetUUIDP(
+	session_id = *DatumGetUUIDP(
 		slot_getattr(probe->slot, RT_ATT(writer.table, sessions, session_id), &isnull));
-	appending.active = true;
+	appending = &session_id;
 	PG_TRY();
 	{
 		rt_writer_update(&writer, probe->slot);
 	}
 	PG_FINALLY();
 	{
-		appending.active = false;
+		appending = outer;
 	}
 	PG_END_TRY();
 	rt_writer_close(&writer);

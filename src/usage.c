@@ -94,9 +94,14 @@ rt_usage_day(TimestampTz moment)
 	local_time(moment, &tm);
 	zone = NULL;
 	day = date2j(tm.tm_year, tm.tm_mon, tm.tm_mday) - POSTGRES_EPOCH_JDATE;
+	/* the first and the last day have no beginning or no end */
+	if (moment - MIN_TIMESTAMP < 2 * USECS_PER_DAY || END_TIMESTAMP - moment < 2 * USECS_PER_DAY)
+		return day;
 	begins_at = beginning_of(day);
 	ends_at = beginning_of(day + 1);
-	zone = rt_time_zone;
+	/* where clocks are set back at midnight, a day begins twice: on such days, each is computed */
+	if (ends_at - begins_at == USECS_PER_DAY)
+		zone = rt_time_zone;
 	return day;
 }
 
@@ -360,12 +365,10 @@ run_tracker_usage_records_before(PG_FUNCTION_ARGS)
 		if (user)
 			rt_row_default(&row, user_id, CStringGetTextDatum(user));
 		rt_row_require(&row, user_id);
-		/* none: tasks of nobody can be retried, too */
 		size = VARSIZE_ANY_EXHDR(DatumGetTextPP(rt_row_get(&row, user_id)));
-		if (size > RT_MAX_NAME_BYTES)
+		if (size == 0 || size > RT_MAX_NAME_BYTES)
 			rt_row_violation(&row, user_id,
-							 psprintf("It has %zu bytes, at most %d are possible.", size,
-									  RT_MAX_NAME_BYTES));
+							 psprintf("It must have 1 to %d bytes.", RT_MAX_NAME_BYTES));
 		rt_row_default_id(&row, RT_ATT(t, usage_records, usage_id));
 		rt_row_default(&row, used_at, TimestampTzGetDatum(GetCurrentTimestamp()));
 		if (TIMESTAMP_NOT_FINITE(DatumGetTimestampTz(rt_row_get(&row, used_at))))

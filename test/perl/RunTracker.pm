@@ -144,6 +144,17 @@ SELECT 'history of ' || run_id || ' ends with ' || h.to_status || ' ' || h.attem
 FROM history h JOIN run_tracker.runs r USING (run_id)
 WHERE h.is_last AND (h.to_status, h.attempt) <> (r.status, r.attempt)
 UNION ALL
+SELECT format('session %s: version %s, %s deltas', s.session_id, s.version, count(d.version))
+FROM run_tracker.sessions s LEFT JOIN run_tracker.session_deltas d USING (session_id, user_id)
+GROUP BY s.session_id
+HAVING s.version <> count(d.version)
+    OR run_tracker.session_state(s.session_id) <> COALESCE(run_tracker.merge_patches(d.delta ORDER BY d.version), '{}')
+UNION ALL
+SELECT format('%s of session %s, which is gone', c.what, c.session_id)
+FROM (SELECT 'deltas' AS what, session_id FROM run_tracker.session_deltas
+      UNION SELECT 'snapshot', session_id FROM run_tracker.session_snapshots) c
+WHERE NOT EXISTS (SELECT FROM run_tracker.sessions s WHERE s.session_id = c.session_id)
+UNION ALL
 SELECT 'task ' || t.task_id || ' belongs to ' || t.user_id FROM run_tracker.tasks t JOIN run_tracker.runs r USING (run_id)
 WHERE t.user_id <> r.user_id
 SQL
@@ -280,6 +291,13 @@ INSERT INTO app.item (run_id, note) SELECT run_id, left(name, 10) FROM run_track
 DELETE FROM app.item WHERE id % 3 = 0;
 SELECT setval('app.item_id_seq', 5000, false);
 
+-- sessions: with and without a snapshot of their state, without state, and closed
+SELECT count(run_tracker.open_session('user ' || n, pg_temp.id(6, n), jsonb_build_object('n', n))) FROM generate_series(1, 4) n;
+SELECT count(run_tracker.append_delta(pg_temp.id(6, n % 2 + 1), NULL, jsonb_build_object('k' || n % 7, repeat(E'É\\N', n), 'gone', NULLIF(n % 5, 1))))
+FROM generate_series(1, 120) n;
+SELECT run_tracker.append_delta(pg_temp.id(6, 3), 0, '{"a": {"b": [null]}}');
+SELECT run_tracker.close_session(pg_temp.id(6, 2));
+
 -- somebody else is writing to a run: that makes a slot
 INSERT INTO run_tracker.runs (run_id, user_id) VALUES (pg_temp.id(4, 1), 'user 2');
 INSERT INTO run_tracker.tasks (run_id, task_id) SELECT pg_temp.id(4, 1), pg_temp.id(5, n) FROM generate_series(1, 5) n;
@@ -292,6 +310,22 @@ PREPARE TRANSACTION 'b';
 SELECT run_tracker.complete_task(pg_temp.id(5, 3), input_tokens => 40, cost => 4);
 COMMIT PREPARED 'a';
 COMMIT PREPARED 'b';
+
+-- accounts, what they have used, and what is reserved for calls that are under way
+INSERT INTO run_tracker.tiers (name, monthly_tokens, monthly_cost) VALUES (E'tier\t"é"', 1000, 12.50);
+SELECT run_tracker.ensure_account('user 2', E'tier\t"é"'), run_tracker.ensure_account('user 3');
+UPDATE run_tracker.accounts SET overrides = '{"monthly_tokens": null, "rate_limits": {"a": {"limit": 1, "window": "1 s"}}}', permissions = '{a,"b c"}', metadata = '{}' WHERE user_id = 'user 3';
+SELECT count(run_tracker.record_usage('user ' || n % 5, n, n * 0.01, metadata => '{"n": 1.0}', usage_id => pg_temp.id(7, n))) FROM generate_series(1, 100) n;
+SELECT count(run_tracker.log_request(pg_temp.id(6, 1), 'function:f')) FROM generate_series(1, 3);
+SELECT run_tracker.settle_usage(run_tracker.reserve_usage('user 3', 10, ttl => '30 days'), 7), run_tracker.release_usage(run_tracker.reserve_usage('user 3', 20));
+UPDATE run_tracker.tasks SET reservation_id = run_tracker.reserve_usage('user 2', 300, 1.5, '30 days') WHERE task_id = pg_temp.id(5, 4);
+SELECT run_tracker.fail_task(pg_temp.id(5, 5), input_tokens => 500, cost => 3), run_tracker.start_task(pg_temp.id(5, 5), 'pending');
+
+-- what is called when a run finishes, who may call back, and a callback that nobody was there for
+SELECT run_tracker.on_finish(NULL, 'pg_catalog.jsonb_typeof(jsonb)', 'log');
+SELECT FROM run_tracker.create_callback_key('signed', secret => 'sixteen bytes ..');
+SELECT FROM run_tracker.create_callback_key('shared', 'secret', 'sixteen bytes ..', 'kind');
+SELECT run_tracker.callback_secret('{"runId":  "00000000-0000-0000-0000-000000000000", "status": "é"}', 'sixteen bytes ..');
 
 SQL
 	add_grants($node, $db);
@@ -423,6 +457,11 @@ SELECT status, open_task_count, message_count, error_count, retrieval_count, art
 SELECT count(*), min(from_status), max(to_status) FROM run_tracker.transitions WHERE run_id = :'run' AND task_id IS NULL;
 SELECT count(*) FROM run_tracker.open_runs WHERE run_id = :'run';
 SELECT count(*) FROM app.change WHERE run_id = :'run';
+SELECT run_tracker.append_delta('00000000-0000-7000-8006-000000000001', 60, '{"restored": true}');
+SELECT state, tokens, task_id = :'task' FROM run_tracker.reservations WHERE user_id = 'user 2';
+SELECT reserved, "limit" FROM run_tracker.quotas('user 2') WHERE quota = 'monthly_cost';
+SELECT run_tracker.settle_usage(run_tracker.reserve_usage('user 3', 50), 8);
+UPDATE run_tracker.usage_records SET total_tokens = 9 WHERE usage_id = '00000000-0000-7000-8007-000000000064';
 INSERT INTO run_tracker.runs (user_id) VALUES ('new') RETURNING team, ticket > 300, status;
 INSERT INTO app.item (note) VALUES ('new') RETURNING id;
 \set ON_ERROR_STOP 0
@@ -448,6 +487,10 @@ completed|0|1|1|1|1|m
 1|pending|completed
 0
 1
+61
+settled|300|t
+0|12.50
+t
 blue|t|pending
 5000
 302

@@ -10,7 +10,10 @@ CREATE ROLE regress_reservations_client;
 CREATE ROLE regress_reservations_service;
 SELECT run_tracker.grant_client('regress_reservations_client');
 SELECT run_tracker.grant_service('regress_reservations_service');
-TRUNCATE run_tracker.stat_deltas, run_tracker.stat_totals;
+-- other tests have left their own
+DELETE FROM run_tracker.runs;
+DELETE FROM run_tracker.usage_records;
+TRUNCATE run_tracker.stat_deltas, run_tracker.stat_totals, run_tracker.reservations;
 -- errors name the end of the window, which is another one every day
 CREATE PROCEDURE pg_temp.reserve(arguments text) LANGUAGE plpgsql AS $$
 DECLARE
@@ -86,6 +89,17 @@ SELECT run_tracker.settle_usage(:'r7', requests => -1);
 SELECT run_tracker.settle_usage(:'r7', metadata => '[]');
 \set VERBOSITY default
 SELECT state FROM run_tracker.reservations WHERE reservation_id = :'r7';
+
+-- quotas() shows it all
+SELECT quota, used, reserved, "limit", remaining, CASE WHEN quota LIKE 'monthly%' THEN reset_at = month_ends_at WHEN quota LIKE 'daily%' THEN reset_at = day_ends_at ELSE reset_at IS NULL END AS reset
+FROM run_tracker.quotas('alice'), run_tracker.usage_sums('alice');
+SELECT quota, used, reserved, "limit", remaining FROM run_tracker.quotas('carol');
+SELECT quota, used, reserved, "limit", remaining FROM run_tracker.quotas('regress nobody knows');
+UPDATE run_tracker.accounts SET overrides = '{"monthly_tokens": 50, "daily_requests": null}';
+SELECT quota, used, reserved, "limit", remaining FROM run_tracker.quotas('alice');
+UPDATE run_tracker.accounts SET overrides = NULL;
+CALL pg_temp.try($$SELECT * FROM run_tracker.quotas()$$);
+CALL pg_temp.try($$SELECT * FROM run_tracker.quotas('')$$);
 
 --
 -- What cannot be
@@ -305,6 +319,8 @@ SET request.jwt.claims = '{"sub": "alice"}';
 SELECT run_tracker.reserve_usage(tokens => 10) AS r1, run_tracker.reserve_usage('alice', 10) AS r2 \gset
 CALL pg_temp.try($$SELECT run_tracker.reserve_usage('bob', 10)$$);
 CALL pg_temp.try($$SELECT run_tracker.reserve_usage('', 10)$$);
+CALL pg_temp.try($$SELECT * FROM run_tracker.quotas('bob')$$);
+SELECT quota, used, reserved, "limit", remaining FROM run_tracker.quotas();
 SELECT user_id, tokens FROM run_tracker.reservations;
 \set VERBOSITY terse
 SELECT run_tracker.settle_usage(:'bobs');

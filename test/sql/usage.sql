@@ -10,6 +10,9 @@ CREATE ROLE regress_usage_client;
 CREATE ROLE regress_usage_service;
 SELECT run_tracker.grant_client('regress_usage_client');
 SELECT run_tracker.grant_service('regress_usage_service');
+-- other tests have left their own
+DELETE FROM run_tracker.runs;
+DELETE FROM run_tracker.usage_records;
 TRUNCATE run_tracker.stat_deltas, run_tracker.stat_totals;
 
 -- What has been counted, day by day and month by month, folded or not; and what the entries add up to.
@@ -150,7 +153,7 @@ RESET session_replication_role;
 SELECT run_tracker.complete_task('e1000000-0000-0000-0000-000000000005', input_tokens => 30);
 :check
 
--- tasks of nobody, too: for nobody, but in the entries
+-- what nobody owns is nobody's usage
 INSERT INTO run_tracker.runs (run_id, user_id) VALUES ('e0000000-0000-0000-0000-000000000005', '');
 INSERT INTO run_tracker.tasks (run_id, task_id) VALUES ('e0000000-0000-0000-0000-000000000005', 'e1000000-0000-0000-0000-000000000006');
 SELECT run_tracker.fail_task('e1000000-0000-0000-0000-000000000006', cost => 2), run_tracker.start_task('e1000000-0000-0000-0000-000000000006', 'pending') AS retried;
@@ -267,6 +270,33 @@ MERGE INTO run_tracker.usage_records u USING (VALUES (pg_temp.r(21), 1), (pg_tem
 :check
 DELETE FROM run_tracker.usage_records WHERE user_id = 'dave';
 SELECT tokens FROM regress_counted WHERE user_id = 'dave' AND period = 'day';
+-- requests of sessions
+SELECT run_tracker.open_session('erin', pg_temp.r(50)) AS session \gset
+SELECT run_tracker.log_request(:'session', 'function:f', '{"a": 1}', request_id => pg_temp.r(51)) AS first, run_tracker.log_request(:'session', 'again', NULL, 'erin', pg_temp.r(51)) AS again;
+SELECT run_tracker.log_request(user_id => 'erin', request_id => pg_temp.r(52)), run_tracker.log_request(NULL, 'e', NULL, 'erin', pg_temp.r(53));
+SELECT usage_id, user_id, source, session_id, endpoint, requests, total_tokens, cost, metadata FROM run_tracker.usage WHERE user_id = 'erin' ORDER BY usage_id;
+SELECT daily_requests FROM run_tracker.usage_sums('erin');
+-- the tokens are told later: no other request
+SELECT run_tracker.record_usage('erin', 7, requests => 0, session_id => :'session') IS NOT NULL AS recorded;
+SELECT daily_requests, monthly_tokens FROM run_tracker.usage_sums('erin');
+CALL pg_temp.try($$SELECT run_tracker.log_request()$$);
+CALL pg_temp.try($$SELECT run_tracker.log_request(user_id => '')$$);
+CALL pg_temp.try(format('SELECT run_tracker.log_request(user_id => %L)', repeat('a', 513)));
+CALL pg_temp.try($$SELECT run_tracker.log_request('00000000-0000-0000-0000-00000000000e')$$);
+CALL pg_temp.try($$SELECT run_tracker.log_request(pg_temp.r(50), user_id => 'bob')$$);
+CALL pg_temp.try($$SELECT run_tracker.log_request(user_id => 'bob', request_id => pg_temp.r(51))$$);
+CALL pg_temp.try($$SELECT run_tracker.log_request(user_id => 'erin', metadata => '[]')$$);
+SET ROLE regress_usage_client;
+SET request.jwt.claims = '{"sub": "erin"}';
+SELECT run_tracker.log_request(pg_temp.r(50)) IS NOT NULL AS logged, run_tracker.log_request() IS NOT NULL AS without;
+CALL pg_temp.try($$SELECT run_tracker.log_request(user_id => 'bob')$$);
+SET request.jwt.claims = '{"sub": "alice"}';
+CALL pg_temp.try($$SELECT run_tracker.log_request(pg_temp.r(50))$$);
+CALL pg_temp.try($$SELECT run_tracker.log_request(request_id => pg_temp.r(51))$$);
+RESET ROLE;
+RESET request.jwt.claims;
+SELECT daily_requests FROM run_tracker.usage_sums('erin');
+DELETE FROM run_tracker.sessions;
 CALL pg_temp.try($$SELECT run_tracker.purge_usage('-1 day')$$);
 CALL pg_temp.try($$SELECT run_tracker.purge_usage(NULL)$$);
 CALL pg_temp.try($$SELECT run_tracker.purge_usage('0', 0)$$);
@@ -302,6 +332,17 @@ SELECT run_tracker.fold_statistics() > 0 AS folded;
 SELECT * FROM regress_wrong;
 DELETE FROM run_tracker.usage_records;
 TRUNCATE run_tracker.stat_deltas, run_tracker.stat_totals;
+-- where clocks are set back at midnight, or before it, a day begins twice; in any order
+SET run_tracker.time_zone = 'America/Havana';
+INSERT INTO run_tracker.usage_records (user_id, used_at, total_tokens) SELECT 'cu', t, 1 FROM generate_series('2025-10-31 12:15+00'::timestamptz, '2025-11-04 12:00+00', '30 minutes') t;
+SELECT at, requests FROM regress_counted WHERE period = 'day' AND user_id = 'cu' ORDER BY at;
+INSERT INTO run_tracker.usage_records (user_id, used_at, total_tokens) SELECT 'cu', t, 1 FROM generate_series('2026-03-10 12:15+00'::timestamptz, '2026-03-05 12:00+00', '-30 minutes') t;
+SELECT * FROM regress_wrong;
+SET run_tracker.time_zone = 'America/St_Johns';
+INSERT INTO run_tracker.usage_records (user_id, used_at, total_tokens) SELECT 'ca', t, 1 FROM generate_series('2010-11-05 12:15+00'::timestamptz, '2010-11-09 12:00+00', '30 minutes') t;
+SELECT user_id, period, at FROM regress_wrong WHERE user_id = 'ca';
+DELETE FROM run_tracker.usage_records;
+TRUNCATE run_tracker.stat_deltas, run_tracker.stat_totals;
 -- today and this month begin and end there, too
 SET run_tracker.time_zone = 'Pacific/Kiritimati';
 INSERT INTO run_tracker.usage_records (user_id, used_at, total_tokens)
@@ -321,7 +362,7 @@ SELECT sum(c.tokens) - (SELECT sum(tokens) FROM regress_before b WHERE period = 
 DROP TABLE regress_before;
 RESET run_tracker.time_zone;
 -- the first and last moments that there are
-CALL pg_temp.try($$INSERT INTO run_tracker.usage_records (user_id, used_at) VALUES ('x', '4713-01-01 00:00:00+00 BC'), ('x', '294276-12-31 23:59:59+00')$$);
+CALL pg_temp.try($$INSERT INTO run_tracker.usage_records (user_id, used_at) VALUES ('x', '4713-01-01 00:00:00+00 BC'), ('x', '294276-12-30 23:59:59+00'), ('x', '294276-12-31 23:59:59+00')$$);
 SELECT run_tracker.fold_statistics() > 0 AS folded;
 SELECT at, requests FROM regress_counted WHERE user_id = 'x' ORDER BY 1;
 

@@ -159,14 +159,14 @@ check('schema, then data without triggers from an archive, 4 jobs',
 		  . always($db);
 	});
 
-# A database in which the extension was created holds the built-in lifecycles and the version already.
+# A database in which the extension was created holds the built-in lifecycles, the tier "free" and the version already.
 check('data without triggers into a new installation',
 	'source',
 	sub {
 		my ($db) = @_;
 		$node->safe_psql($db, 'CREATE EXTENSION run_tracker');
 		RunTracker::add_user_objects($node, $db);
-		$node->safe_psql($db, q{TRUNCATE run_tracker.lifecycles, run_tracker.installation});
+		$node->safe_psql($db, q{TRUNCATE run_tracker.lifecycles, run_tracker.installation, run_tracker.tiers, run_tracker.accounts});
 		my $err = psql_restore($db, dump_of('source', '--data-only', '--disable-triggers'), '-1');
 		RunTracker::add_grants($node, $db);
 		return $err . always($db);

@@ -327,11 +327,11 @@ SELECT set_eq(
     'these functions only read');
 SELECT set_eq(
     $$SELECT proname::text FROM our_functions WHERE provolatile = 'i'$$,
-    $$SELECT unnest('{log_level_rank,functions_for,callback_field,parse_callback,histogram_bucket,histogram_bound,histogram_quantile,histogram_count,
+    $$SELECT unnest('{log_level_rank,functions_for,own_tables,own_views,callback_field,parse_callback,histogram_bucket,histogram_bound,histogram_quantile,histogram_count,
                      histogram_accumulate,histogram_result,merge_histograms,histogram_metrics,html_escape,html_number,
                      html_text,html_time,html_phase,html_badge,html_line,html_cell,html_meter,html_tick,html_fact,html_details,
                      html_json,html_section,html_more,html_style,html_chart,
-                     merge_patch,merge_patches_add,merge_patches_result,merge_patches}'::text[])$$,
+                     merge_patch,merge_patches_add,merge_patches_result,merge_patches,own_views,own_tables}'::text[])$$,
     'these functions look at their arguments only; all others are volatile');
 
 SELECT set_eq(
