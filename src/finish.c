@@ -2,7 +2,7 @@
  *
  * finish.c
  *		Functions of the user's that are called when a run finishes, in the transaction that
- *		finishes it: on_finish(), drop_on_finish(), and the calls.
+ *		finishes it.  on_finish.c registers them.
  *
  * A function runs with the rights of the role that registered it, whoever finishes the run.
  * What keeps others from using that:
@@ -16,8 +16,7 @@
  *	  role is a member of, or a superuser: nobody else can put another one in its place.  What runs
  *	  as a superuser must belong to one.
  *
- * Locking protocol: on_finish() and drop_on_finish() take a lock of their own, which nobody
- * else needs.  Calls read what is committed, and lock nothing.
+ * Locking protocol: calls read what is committed, and lock nothing.
  *
  * Memory: what a call leaves behind is freed after each.
  *
@@ -28,13 +27,10 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
-#include "catalog/namespace.h"
 #include "catalog/objectaccess.h"
-#include "catalog/pg_class.h"
 #include "catalog/pg_proc.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
-#include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
@@ -44,35 +40,17 @@
 #include "utils/regproc.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
-#include "utils/varlena.h"
 
 #include "attempt.h"
-#include "calls.h"
 #include "finish.h"
 #include "identity.h"
 #include "totals.h"
 #include "writer.h"
 
-PG_FUNCTION_INFO_V1(run_tracker_on_finish);
-PG_FUNCTION_INFO_V1(run_tracker_drop_on_finish);
-
-/* A row of finish_handlers, palloc'd. */
-typedef struct Handler
-{
-	pg_uuid_t handler_id;
-	char *word; /* kind or lifecycle; NULL: all runs */
-	char *function;
-	char *role;
-	char *search_path;
-	bool log; /* its errors are logged, instead of failing the transition */
-	TimestampTz created_at;
-	Oid owner; /* of the table */
-} Handler;
-
 /* A call of a handler for a run. */
 typedef struct Call
 {
-	const Handler *handler;
+	const RtHandler *handler;
 	const pg_uuid_t *run_id;
 } Call;
 
@@ -90,12 +68,12 @@ text_value(TupleTableSlot *row, AttrNumber att)
 	return isnull ? NULL : TextDatumGetCString(value);
 }
 
-/* A row of finish_handlers as a Handler. */
-static Handler *
-decode_handler(Relation rel, TupleTableSlot *row)
+/* A row of finish_handlers as a RtHandler. */
+RtHandler *
+rt_handler_decode(Relation rel, TupleTableSlot *row)
 {
 	const RtTable *t = rt_table(RT_finish_handlers);
-	Handler *handler = palloc(sizeof(Handler));
+	RtHandler *handler = palloc(sizeof(RtHandler));
 	bool isnull;
 
 	handler->handler_id =
@@ -114,8 +92,8 @@ decode_handler(Relation rel, TupleTableSlot *row)
 static int
 compare_handlers(const ListCell *a, const ListCell *b)
 {
-	const Handler *x = lfirst(a);
-	const Handler *y = lfirst(b);
+	const RtHandler *x = lfirst(a);
+	const RtHandler *y = lfirst(b);
 
 	if (x->created_at != y->created_at)
 		return x->created_at < y->created_at ? -1 : 1;
@@ -137,7 +115,7 @@ read_handlers(void)
 		TupleTableSlot *row = table_slot_create(rel, NULL);
 
 		while (table_scan_getnextslot(scan, ForwardScanDirection, row))
-			handlers = lappend(handlers, decode_handler(rel, row));
+			handlers = lappend(handlers, rt_handler_decode(rel, row));
 		ExecDropSingleTupleTableSlot(row);
 		table_endscan(scan);
 		UnregisterSnapshot(snapshot);
@@ -166,8 +144,8 @@ takes_row(const char *function)
 
 /* The name of a function as it is stored, whatever the search_path; 22023 if it cannot be called.
  */
-static char *
-function_name(Oid function)
+char *
+rt_handler_function(Oid function)
 {
 	HeapTuple tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
 	Form_pg_proc proc;
@@ -195,8 +173,8 @@ function_name(Oid function)
 }
 
 /* 42501 unless a role may call a function, and nobody but its like can replace the function. */
-static void
-check_function(Oid function, Oid role, const char *name)
+void
+rt_handler_check(Oid function, Oid role, const char *name)
 {
 	HeapTuple tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
 	Oid owner;
@@ -277,7 +255,7 @@ run_as_jsonb(const pg_uuid_t *run_id)
 
 /* Become the role of a handler; the caller restores user and settings. */
 static Oid
-become_role(const Handler *handler)
+become_role(const RtHandler *handler)
 {
 	Oid role = get_role_oid(handler->role, true);
 	Oid userid;
@@ -313,7 +291,7 @@ become_role(const Handler *handler)
 
 /* The function of a handler, which may be another one than that of the last call. */
 static Oid
-find_function(const Handler *handler, Oid role)
+find_function(const RtHandler *handler, Oid role)
 {
 	LOCAL_FCINFO(call, 1);
 	Oid function;
@@ -322,13 +300,13 @@ find_function(const Handler *handler, Oid role)
 	call->args[0].value = CStringGetTextDatum(handler->function);
 	call->args[0].isnull = false;
 	function = DatumGetObjectId(to_regprocedure(call));
-	if (call->isnull || strcmp(function_name(function), handler->function) != 0)
+	if (call->isnull || strcmp(rt_handler_function(function), handler->function) != 0)
 		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_FUNCTION),
 						errmsg("function %s does not exist", handler->function),
 						errdetail("Role \"%s\" registered it.", handler->role),
 						errhint("Run SELECT run_tracker.drop_on_finish('%s').",
 								rt_uuid_string(UUIDPGetDatum(&handler->handler_id)))));
-	check_function(function, role, handler->function);
+	rt_handler_check(function, role, handler->function);
 	return function;
 }
 
@@ -355,7 +333,7 @@ static void
 call_handler(void *arg, void *unused)
 {
 	const Call *call = arg;
-	const Handler *handler = call->handler;
+	const RtHandler *handler = call->handler;
 	NullableDatum argument = {UUIDPGetDatum(call->run_id), false};
 	int guc_level = NewGUCNestLevel();
 	Oid userid;
@@ -409,7 +387,7 @@ add_context(void *arg)
 
 /* Call a handler for a run, and let its errors do what it was registered for. */
 static void
-call_guarded(const Handler *handler, const pg_uuid_t *run_id)
+call_guarded(const RtHandler *handler, const pg_uuid_t *run_id)
 {
 	Call call = {handler, run_id};
 	ErrorContextCallback context = {error_context_stack, add_context, &call};
@@ -461,7 +439,7 @@ rt_finish_call(const RtRun *runs, int n)
 		CHECK_FOR_INTERRUPTS();
 		foreach(cell, handlers)
 		{
-			const Handler *handler = lfirst(cell);
+			const RtHandler *handler = lfirst(cell);
 
 			if (handler->word == NULL || is_word(runs[i].kind, handler->word) ||
 				is_word(runs[i].lifecycle, handler->word))
@@ -472,206 +450,4 @@ rt_finish_call(const RtRun *runs, int n)
 	}
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(context);
-}
-
-/* ----------------------------------------------------------------
- * Registration
- * ----------------------------------------------------------------
- */
-
-/* The search_path in force, with temporary objects last. */
-static char *
-current_search_path(void)
-{
-	char *raw = pstrdup(namespace_search_path);
-	StringInfoData path;
-	List *names;
-	ListCell *cell;
-
-	if (!SplitIdentifierString(raw, ',', &names))
-		elog(ERROR, "invalid search_path");
-	initStringInfo(&path);
-	foreach(cell, names)
-	{
-		const char *name = lfirst(cell);
-
-		if (strcmp(name, "pg_temp") != 0)
-			appendStringInfo(&path, "%s, ", quote_identifier(name));
-	}
-	appendStringInfoString(&path, "pg_temp");
-	return path.data;
-}
-
-/* Open finish_handlers for a change that no other such change can cross. */
-static Relation
-open_handlers(const char *function)
-{
-	Oid relid = rt_table(RT_finish_handlers)->relid;
-
-	PreventCommandIfReadOnly(function);
-	PreventCommandDuringRecovery(function);
-	if (!rt_identity_is_service())
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("only services may have functions called when runs finish"),
-				 errdetail("They get the runs of all users, and can keep them from finishing."),
-				 errhint("run_tracker.grant_service(role) makes a role a service.")));
-	/* the table itself is free for those who read it */
-	LockDatabaseObject(RelationRelationId, relid, 0, ExclusiveLock);
-	return table_open(relid, RowExclusiveLock);
-}
-
-static bool
-same_word(const char *a, const char *b)
-{
-	return a == NULL || b == NULL ? a == b : strcmp(a, b) == 0;
-}
-
-/* Find a handler by its id or else by its pair; NULL if there is none.  row is its row then. */
-static Handler *
-find_handler(Relation rel, const pg_uuid_t *id, const char *word, const char *function,
-			 Snapshot snapshot, TupleTableSlot *row)
-{
-	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
-	Handler *found = NULL;
-
-	while (found == NULL && table_scan_getnextslot(scan, ForwardScanDirection, row))
-	{
-		found = decode_handler(rel, row);
-		if (id ? memcmp(id, &found->handler_id, sizeof(pg_uuid_t)) != 0 :
-				 !same_word(word, found->word) || strcmp(function, found->function) != 0)
-			found = NULL;
-	}
-	table_endscan(scan);
-	return found;
-}
-
-/* Write a handler: a new row, or a change of the one that was found. */
-static void
-write_handler(Handler *handler, TupleTableSlot *old)
-{
-	RtWriter writer;
-	const RtTable *t;
-
-	rt_writer_open(&writer, RT_finish_handlers);
-	t = writer.table;
-	if (old)
-		rt_writer_copy(&writer, old);
-	else
-	{
-		rt_writer_blank(&writer);
-		rt_writer_set(&writer, RT_ATT(t, finish_handlers, handler_id),
-					  UUIDPGetDatum(&handler->handler_id), false);
-		rt_writer_set(&writer, RT_ATT(t, finish_handlers, kind_or_lifecycle),
-					  handler->word ? CStringGetTextDatum(handler->word) : (Datum) 0,
-					  handler->word == NULL);
-		rt_writer_set(&writer, RT_ATT(t, finish_handlers, function),
-					  CStringGetTextDatum(handler->function), false);
-		rt_writer_set(&writer, RT_ATT(t, finish_handlers, role), CStringGetTextDatum(handler->role),
-					  false);
-		rt_writer_set(&writer, RT_ATT(t, finish_handlers, created_at),
-					  TimestampTzGetDatum(GetCurrentTimestamp()), false);
-	}
-	rt_writer_set(&writer, RT_ATT(t, finish_handlers, search_path),
-				  CStringGetTextDatum(handler->search_path), false);
-	rt_writer_set(&writer, RT_ATT(t, finish_handlers, on_error),
-				  CStringGetTextDatum(handler->log ? "log" : "fail"), false);
-	if (old)
-		rt_writer_update(&writer, old);
-	else
-		rt_writer_insert(&writer);
-	rt_writer_close(&writer);
-}
-
-/* on_finish(kind_or_lifecycle, function, on_error) → handler_id */
-Datum
-run_tracker_on_finish(PG_FUNCTION_ARGS)
-{
-	Handler new = {.role = GetUserNameFromId(GetUserId(), false)};
-	Snapshot snapshot;
-	TupleTableSlot *row;
-	Handler *old;
-	char *on_error;
-	pg_uuid_t *result = palloc(sizeof(pg_uuid_t));
-	Relation rel = open_handlers("on_finish()");
-
-	rt_call_require(fcinfo, 1, "function");
-	rt_call_require(fcinfo, 2, "on_error");
-	on_error = text_to_cstring(PG_GETARG_TEXT_PP(2));
-	new.log = strcmp(on_error, "log") == 0;
-	if (!new.log && strcmp(on_error, "fail") != 0)
-		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-						errmsg("argument \"on_error\" must be \"fail\" or \"log\""),
-						errdetail("It is \"%s\".", on_error)));
-	if (!PG_ARGISNULL(0))
-		new.word = text_to_cstring(PG_GETARG_TEXT_PP(0));
-	if (new.word &&new.word[0] == '\0')
-		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-						errmsg("argument \"kind_or_lifecycle\" must not be empty"),
-						errhint("Null stands for all runs.")));
-	new.function = function_name(PG_GETARG_OID(1));
-	check_function(PG_GETARG_OID(1), GetUserId(), new.function);
-	new.search_path = current_search_path();
-
-	snapshot = rt_latest_snapshot();
-	row = table_slot_create(rel, NULL);
-	old = find_handler(rel, NULL, new.word, new.function, snapshot, row);
-	if (old && strcmp(old->role, new.role) != 0)
-		ereport(ERROR, (errcode(ERRCODE_DUPLICATE_OBJECT),
-						errmsg("function %s is registered already", new.function),
-						errdetail("Role \"%s\" registered it.", old->role),
-						errhint("Run SELECT run_tracker.drop_on_finish('%s') first.",
-								rt_uuid_string(UUIDPGetDatum(&old->handler_id)))));
-	if (old)
-		new.handler_id = old->handler_id;
-	else
-		rt_uuid_generate(&new.handler_id);
-	write_handler(&new, old ? row : NULL);
-	ExecDropSingleTupleTableSlot(row);
-	UnregisterSnapshot(snapshot);
-	table_close(rel, NoLock);
-	*result = new.handler_id;
-	PG_RETURN_UUID_P(result);
-}
-
-/* drop_on_finish(handler_id, kind_or_lifecycle, function) → was there such a handler? */
-Datum
-run_tracker_drop_on_finish(PG_FUNCTION_ARGS)
-{
-	pg_uuid_t *id = PG_ARGISNULL(0) ? NULL : PG_GETARG_UUID_P(0);
-	char *word = PG_ARGISNULL(1) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(1));
-	Relation rel = open_handlers("drop_on_finish()");
-	char *function = NULL;
-	Snapshot snapshot;
-	TupleTableSlot *row;
-	Handler *handler;
-
-	if (id == NULL)
-	{
-		rt_call_require(fcinfo, 2, "function");
-		function = function_name(PG_GETARG_OID(2));
-	}
-	snapshot = rt_latest_snapshot();
-	row = table_slot_create(rel, NULL);
-	handler = find_handler(rel, id, word, function, snapshot, row);
-	if (handler)
-	{
-		Oid role = get_role_oid(handler->role, true);
-		RtWriter writer;
-
-		if (!(OidIsValid(role) && has_privs_of_role(GetUserId(), role)) &&
-			!rt_is_owner(rt_table(RT_runs)->relid, GetUserId()))
-			ereport(ERROR,
-					(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-					 errmsg("function %s was registered by somebody else", handler->function),
-					 errdetail("Role \"%s\" registered it.", handler->role),
-					 errhint("That role, the owner of the tables, or a superuser can remove it.")));
-		rt_writer_open(&writer, RT_finish_handlers);
-		rt_writer_delete(&writer, row);
-		rt_writer_close(&writer);
-	}
-	ExecDropSingleTupleTableSlot(row);
-	UnregisterSnapshot(snapshot);
-	table_close(rel, NoLock);
-	PG_RETURN_BOOL(handler != NULL);
 }

@@ -48,7 +48,7 @@ PG_FUNCTION_INFO_V1(run_tracker_settle_usage);
 PG_FUNCTION_INFO_V1(run_tracker_release_usage);
 PG_FUNCTION_INFO_V1(run_tracker_forget_reservations);
 
-/* a check that reads more deltas than that wants them folded; by itself, if it must */
+/* a check that reads more deltas than that wants them folded: so many, if it does that itself */
 #define FOLD_SOON 200
 #define FOLD_NOW  5000
 
@@ -121,18 +121,19 @@ check_cost(const RtUsage *usage, Datum asked, Datum limit)
 }
 
 /*
- * Keep the next checks cheap: have the worker fold what this one had to add up or, where
- * there is none or it does not get to it, do that.
+ * Keep the next checks cheap: have the worker fold what this one had to add up.  Where there is
+ * none, do it here, though nobody else can until the end of the transaction.
  */
 static void
 fold_for(const RtUsage *usage)
 {
 	bool more;
 
-	if (usage->deltas > FOLD_SOON)
+	if (usage->deltas <= FOLD_SOON)
+		return;
+	if (rt_shared_available())
 		rt_note_statistics(RT_FOLD_SOON);
-	if (usage->deltas > (rt_shared_available() ? FOLD_NOW : FOLD_SOON) &&
-		!IsolationUsesXactSnapshot())
+	else if (!IsolationUsesXactSnapshot())
 		(void) rt_stats_fold(FOLD_NOW, DT_NOEND, false, &more);
 }
 

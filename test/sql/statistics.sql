@@ -447,7 +447,7 @@ SELECT pg_temp.verify();
 SELECT kind, total, open, successful, task_count, failed_task_count, total_tokens, total_cost FROM run_tracker.kind_stats(user_id => 'dave');
 -- the user of a run never changes
 CALL pg_temp.try($$UPDATE run_tracker.runs SET user_id = 'bob' WHERE user_id = 'alice'$$);
-CALL pg_temp.try($$UPDATE run_tracker.tasks SET user_id = 'bob' WHERE run_id = '018f0000-0000-7000-8000-000000001020'$$);
+CALL pg_temp.try($$UPDATE run_tracker.tasks SET user_id = 'bob' WHERE run_id = '018f0000-0000-7000-8000-000000000020'$$);
 SELECT pg_temp.verify();
 
 --
