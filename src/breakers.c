@@ -35,7 +35,7 @@
 #include "calls.h"
 #include "identity.h"
 #include "limit_state.h"
-#include "limits.h"
+#include "accounts.h"
 #include "writer.h"
 
 PG_FUNCTION_INFO_V1(run_tracker_breaker_allow);

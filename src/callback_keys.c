@@ -36,7 +36,7 @@
 
 #include "callbacks.h"
 #include "calls.h"
-#include "limits.h"
+#include "accounts.h"
 #include "writer.h"
 
 PG_FUNCTION_INFO_V1(run_tracker_create_callback_key);
