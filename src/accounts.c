@@ -98,6 +98,9 @@ get_window(const JsonbValue *value, int64 *window_us)
 	{
 		char *text = pnstrdup(value->val.string.val, value->val.string.len);
 
+		/* what a sign applies to depends on IntervalStyle, which is the caller's */
+		if (strchr(text, '-'))
+			return false;
 		/* an error where it is written, not where it is read: there it has been written */
 		interval =
 			DatumGetIntervalP(DirectFunctionCall3(interval_in, CStringGetDatum(text),
@@ -274,7 +277,7 @@ rt_limits_read(Datum user_id, RtLimits *limits)
 		limits->monthly_cost =
 			value->type == jbvNumeric ? NumericGetDatum(value->val.numeric) : (Datum) 0;
 	value = find_key(&overrides->root, "rate_limits", &buf);
-	if (value && value->type == jbvBinary)
+	if (value && value->type == jbvBinary && JsonContainerIsObject(value->val.binary.data))
 		limits->rate_overrides = JsonbValueToJsonb(value);
 }
 

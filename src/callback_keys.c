@@ -232,7 +232,7 @@ rt_callback_verify(const RtCredentials *given, RtCallbackKey *key)
 	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
 	TupleTableSlot *row = table_slot_create(rel, NULL);
 	uint8 mac[RT_SHA256_LENGTH] = {0};
-	uint8 ignored[RT_SHA256_LENGTH];
+	uint8 ignored[RT_SHA256_LENGTH] = {0};
 	bool good = given->signature ? read_signature(given->signature, mac) : given->secret != NULL;
 	bool found = false;
 	int compared = 0;

@@ -130,7 +130,7 @@ find_column(RtTable *table, RtTableId id, int column)
 		Form_pg_attribute att = (Form_pg_attribute) GETSTRUCT(tuple);
 
 		table->att[column] = att->attnum;
-		good = att->atttypid == expected->type && (att->attnotnull || !expected->notnull);
+		good = att->atttypid == expected->type && (!expected->notnull || rt_att_is_not_null(att));
 		ReleaseSysCache(tuple);
 	}
 	if (!good)

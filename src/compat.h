@@ -92,6 +92,29 @@
 #define RT_WAIT_EVENT(variable, name) ((variable) = PG_WAIT_EXTENSION)
 #endif
 
+/* 18: attnotnull does not say any more whether nulls from before have been looked for */
+#if PG_VERSION_NUM >= 180000
+#include "access/htup_details.h"
+#include "catalog/pg_attribute.h"
+#include "catalog/pg_constraint.h"
+static inline bool
+rt_att_is_not_null(Form_pg_attribute att)
+{
+	HeapTuple tuple =
+		att->attnotnull ? findNotNullConstraintAttnum(att->attrelid, att->attnum) : NULL;
+	bool result = att->attnotnull;
+
+	if (tuple)
+	{
+		result = ((Form_pg_constraint) GETSTRUCT(tuple))->convalidated;
+		heap_freetuple(tuple);
+	}
+	return result;
+}
+#else
+#define rt_att_is_not_null(att) ((att)->attnotnull)
+#endif
+
 /* 18: a library can say its name and version */
 #if PG_VERSION_NUM >= 180000
 #define RT_MODULE_MAGIC PG_MODULE_MAGIC_EXT(.name = "run_tracker", .version = RT_VERSION)

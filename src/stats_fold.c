@@ -213,8 +213,16 @@ tasks_of_runs(Delta *delta)
 	delta->first_tokens = (Datum) 0;
 }
 
-/* Add what is usage to the sums of the user's day and month.  They are dates, at midnight of UTC.
- */
+/* A date as a timestamp: at midnight of UTC, as far as there are timestamps. */
+static TimestampTz
+midnight_of(int julian_day)
+{
+	TimestampTz midnight = (julian_day - POSTGRES_EPOCH_JDATE) * USECS_PER_DAY;
+
+	return Max(MIN_TIMESTAMP, Min(midnight, END_TIMESTAMP - 1));
+}
+
+/* Add what is usage to the sums of the user's day and month. */
 static void
 add_usage(RtStats *stats, const Delta *delta)
 {
@@ -234,11 +242,11 @@ add_usage(RtStats *stats, const Delta *delta)
 	usage.first_tokens = (Datum) 0;
 
 	rt_stat_name(key, RT_STAT_PERIOD, "day");
-	key->period_at = delta->usage_on * USECS_PER_DAY;
+	key->period_at = midnight_of(delta->usage_on + POSTGRES_EPOCH_JDATE);
 	add_to(stats, *key, &usage, OF_USER);
 	j2date(delta->usage_on + POSTGRES_EPOCH_JDATE, &year, &month, &day);
 	rt_stat_name(key, RT_STAT_PERIOD, "month");
-	key->period_at = (date2j(year, month, 1) - POSTGRES_EPOCH_JDATE) * USECS_PER_DAY;
+	key->period_at = midnight_of(date2j(year, month, 1));
 	add_to(stats, *key, &usage, OF_USER);
 }
 

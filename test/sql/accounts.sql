@@ -86,7 +86,7 @@ FROM unnest(ARRAY['{}', '{"*": null}', '{"*": {"limit": 60, "window": "1 minute"
     '[]', '1', '"x"', 'null', '{"a": 1}', '{"a": "60/min"}', '{"a": []}', '{"a": [1]}', '{"a": {}}', '{"a": {"limit": 1}}', '{"a": {"window": 1}}', '{"a": {"limit": null, "window": 1}}',
     '{"a": {"limit": -1, "window": 1}}', '{"a": {"limit": 1.5, "window": 1}}', '{"a": {"limit": 1e16, "window": 1}}', '{"a": {"limit": "1", "window": 1}}',
     '{"a": {"limit": 1, "window": 0}}', '{"a": {"limit": 1, "window": -1}}', '{"a": {"limit": 1, "window": 0.0009}}', '{"a": {"limit": 1, "window": 1e300}}', '{"a": {"limit": 1, "window": 1e1000}}',
-    '{"a": {"limit": 1, "window": "367 days"}}', '{"a": {"limit": 1, "window": "soon"}}', '{"a": {"limit": 1, "window": "-1 second"}}', '{"a": {"limit": 1, "window": true}}',
+    '{"a": {"limit": 1, "window": "367 days"}}', '{"a": {"limit": 1, "window": "soon"}}', '{"a": {"limit": 1, "window": "-1 second"}}', '{"a": {"limit": 1, "window": "-02:00 1 day"}}', '{"a": {"limit": 1, "window": true}}',
     '{"a": {"limit": 1, "window": {}}}', '{"a": {"limit": 1, "window": null}}', '{"": {"limit": 1, "window": 1}}', '{"": null}', format('{"%s": null}', repeat('é', 256)), format('{"%s": null}', repeat('é', 257))]) v \gexec
 SELECT length(k) AS long FROM run_tracker.tiers, jsonb_object_keys(rate_limits) k WHERE name = 'none';
 

@@ -267,6 +267,12 @@ RESET request.jwt.claims;
 SELECT c.allowed, c.current = 1 AS first, c."limit" = (t.rate_limits->'*'->>'limit')::bigint AS free
 FROM run_tracker.consume_rate_limit('chat', 1, 'rate stranger') c, run_tracker.tiers t WHERE t.name = 'free';
 
+-- what has been written past the trigger, and is no set of limits, is none
+SET session_replication_role = replica;
+UPDATE run_tracker.accounts SET overrides = '{"rate_limits": ["chat", {"limit": 0, "window": 1}]}' WHERE user_id = 'rate bob';
+RESET session_replication_role;
+SELECT c.allowed, c."limit" FROM run_tracker.consume_rate_limit('chat', 0, 'rate bob') c;
+
 SELECT run_tracker.reset_rate_limit('rate alice') > 0, run_tracker.reset_rate_limit('rate stranger');
 SHOW run_tracker.limit_memory;
 DELETE FROM run_tracker.accounts WHERE user_id ~ '^rate ';
