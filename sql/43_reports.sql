@@ -919,8 +919,10 @@ BEGIN
                                   CASE k WHEN 0 THEN '0' ELSE run_tracker.html_number(k * tick,
                                       CASE unit WHEN 'ms' THEN 'tick' ELSE unit END) END), '' ORDER BY k)
          FROM generate_series(0, (top / tick)::integer) k),
-        (SELECT string_agg(format('<text x="%s%%" y="100%%" dy="18" text-anchor="middle">%s</text>',
+        (SELECT string_agg(format('<text x="%s%%" y="100%%" dy="18" text-anchor="%s">%s</text>',
                                   round(100 * (i - 0.5) / n, 2),
+                                  -- there is no room beyond the last column
+                                  CASE WHEN i > 0.95 * n THEN 'end' ELSE 'middle' END,
                                   to_char(p.at, CASE WHEN days OR p.hour = 0 THEN 'FMDD Mon' ELSE 'HH24:MI' END)), '' ORDER BY i)
          FROM generate_series(1, n) i, LATERAL (SELECT periods[i] AT TIME ZONE 'UTC' AS at,
                                                        extract(hour FROM periods[i] AT TIME ZONE 'UTC')::integer AS hour) p

@@ -124,7 +124,7 @@ allow(const RtLimitKey *key, Datum name, Answer *answer)
 	if (answer->allowed)
 		return;
 
-	/* the locked part again, for one that is most likely open */
+	/* settings are read without the lock; then it may have changed */
 	read_settings(name, &settings);
 	entry = rt_limit_enter(key, LW_EXCLUSIVE);
 	answer->allowed = entry == NULL || entry->body.breaker.state == RT_BREAKER_CLOSED;

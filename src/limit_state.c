@@ -39,7 +39,10 @@
 
 #include "limit_state.h"
 
-#define TRANCHE		 "run_tracker_limits"
+#define TRANCHE "run_tracker_limits"
+/* backends may have loaded another version of the library: that has a state of its own */
+#define SHMEM_NAME "run_tracker limits " RT_VERSION
+
 #define N_PARTITIONS 256
 #define N_BUCKETS	 64 /* of a partition */
 
@@ -97,7 +100,7 @@ find_shared(void)
 	bool found;
 
 	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
-	found_shared = ShmemInitStruct("run_tracker limits", sizeof(Shared), &found);
+	found_shared = ShmemInitStruct(SHMEM_NAME, sizeof(Shared), &found);
 	if (!found)
 	{
 		memset(found_shared, 0, sizeof(Shared));

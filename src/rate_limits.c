@@ -25,7 +25,7 @@
 #include "calls.h"
 #include "identity.h"
 #include "limit_state.h"
-#include "limits.h"
+#include "accounts.h"
 
 PG_FUNCTION_INFO_V1(run_tracker_consume_rate_limit);
 PG_FUNCTION_INFO_V1(run_tracker_consume_rate_limit_or_fail);

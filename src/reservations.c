@@ -35,7 +35,7 @@
 
 #include "calls.h"
 #include "identity.h"
-#include "limits.h"
+#include "accounts.h"
 #include "notes.h"
 #include "row.h"
 #include "shared.h"

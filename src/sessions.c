@@ -30,7 +30,7 @@
 #include "calls.h"
 #include "changes.h"
 #include "identity.h"
-#include "limits.h"
+#include "accounts.h"
 #include "row.h"
 #include "sessions.h"
 #include "writer.h"

@@ -33,7 +33,7 @@
 
 #include "calls.h"
 #include "identity.h"
-#include "limits.h"
+#include "accounts.h"
 #include "row.h"
 #include "stats.h"
 #include "usage.h"

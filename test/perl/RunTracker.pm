@@ -312,9 +312,10 @@ COMMIT PREPARED 'a';
 COMMIT PREPARED 'b';
 
 -- accounts, what they have used, and what is reserved for calls that are under way
-INSERT INTO run_tracker.tiers (name, monthly_tokens, monthly_cost) VALUES (E'tier\t"é"', 1000, 12.50);
+INSERT INTO run_tracker.tiers (name, monthly_tokens, monthly_cost) VALUES (E'tier\t"é"', 1000000000000000, 1000000.50);
 SELECT run_tracker.ensure_account('user 2', E'tier\t"é"'), run_tracker.ensure_account('user 3');
-UPDATE run_tracker.accounts SET overrides = '{"monthly_tokens": null, "rate_limits": {"a": {"limit": 1, "window": "1 s"}}}', permissions = '{a,"b c"}', metadata = '{}' WHERE user_id = 'user 3';
+UPDATE run_tracker.accounts SET overrides = '{"monthly_tokens": null, "daily_requests": null, "rate_limits": {"a": {"limit": 1, "window": "1 s"}}}', permissions = '{a,"b c"}', metadata = '{}' WHERE user_id = 'user 3';
+INSERT INTO run_tracker.breakers (name, failure_threshold, failure_rate, "window", reset_after) VALUES (E'breaker\t"é"', NULL, 0.070, '1 month 2 days', '0.001 s');
 SELECT count(run_tracker.record_usage('user ' || n % 5, n, n * 0.01, metadata => '{"n": 1.0}', usage_id => pg_temp.id(7, n))) FROM generate_series(1, 100) n;
 SELECT count(run_tracker.log_request(pg_temp.id(6, 1), 'function:f')) FROM generate_series(1, 3);
 SELECT run_tracker.settle_usage(run_tracker.reserve_usage('user 3', 10, ttl => '30 days'), 7), run_tracker.release_usage(run_tracker.reserve_usage('user 3', 20));
@@ -489,7 +490,7 @@ completed|0|1|1|1|1|m
 1
 61
 settled|300|t
-0|12.50
+0|1000000.50
 t
 blue|t|pending
 5000

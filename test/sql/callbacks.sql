@@ -400,7 +400,8 @@ SELECT has_schema_privilege('run_tracker', 'USAGE') AS usage, has_schema_privile
 RESET ROLE;
 
 DELETE FROM run_tracker.runs;
-TRUNCATE run_tracker.callbacks, run_tracker.callback_keys, run_tracker.usage_records;
+DELETE FROM run_tracker.usage_records WHERE run_id::text LIKE 'ca11%';
+TRUNCATE run_tracker.callbacks, run_tracker.callback_keys;
 DROP FUNCTION regress_callback_fail, regress_callback_trigger;
 DROP OWNED BY regress_callback_web, regress_callback_client, regress_callback_service, regress_callback_owner;
 DROP ROLE regress_callback_web, regress_callback_client, regress_callback_service, regress_callback_owner;

@@ -9,7 +9,8 @@ use Test::More;
 
 use RunTracker;
 
-my $preload = "shared_preload_libraries = 'run_tracker'\n";
+# what the worker would change meanwhile is not what this is about
+my $preload = "shared_preload_libraries = 'run_tracker'\nrun_tracker.fold_interval = '1 h'\n";
 my $old = new_server('old', conf => $preload);
 my $new = new_server('new', conf => $preload, start => 0);
 

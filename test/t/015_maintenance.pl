@@ -22,6 +22,9 @@ sub as_user
 	return "$out$err";
 }
 
+# what the job of the given age runs
+my ($purge_30, $purge_90) = map { my $age = "'$_ days'"; 'SELECT ' . join ', ', map { "run_tracker.$_($age)" } qw(purge_runs purge_usage purge_sessions purge_callbacks) } 30, 90;
+
 my $setup = <<'SQL';
 CREATE EXTENSION run_tracker;
 CREATE FUNCTION due() RETURNS uuid LANGUAGE plpgsql AS
@@ -109,9 +112,9 @@ $node->safe_psql('app', 'GRANT USAGE ON SCHEMA cron TO service, other, client');
 
 my $jobs = q{SELECT jobname, schedule, command, username, database, active FROM cron.job ORDER BY 1, 4};
 is( $node->safe_psql('app', q{SET ROLE service; SELECT * FROM run_tracker.schedule_maintenance() ORDER BY 1}),
-	"run_tracker_expire|* * * * *|SELECT run_tracker.expire_runs(10000)\nrun_tracker_fold|* * * * *|SELECT run_tracker.fold_statistics()\nrun_tracker_purge|*/10 * * * *|SELECT run_tracker.purge_runs('30 days')",
+	"run_tracker_expire|* * * * *|SELECT run_tracker.expire_runs(10000)\nrun_tracker_fold|* * * * *|SELECT run_tracker.fold_statistics()\nrun_tracker_purge|*/10 * * * *|$purge_30",
 	'schedule_maintenance() returns the jobs');
-my $scheduled = "run_tracker_expire|* * * * *|SELECT run_tracker.expire_runs(10000)|service|app|t\nrun_tracker_fold|* * * * *|SELECT run_tracker.fold_statistics()|service|app|t\nrun_tracker_purge|*/10 * * * *|SELECT run_tracker.purge_runs('30 days')|service|app|t";
+my $scheduled = "run_tracker_expire|* * * * *|SELECT run_tracker.expire_runs(10000)|service|app|t\nrun_tracker_fold|* * * * *|SELECT run_tracker.fold_statistics()|service|app|t\nrun_tracker_purge|*/10 * * * *|$purge_30|service|app|t";
 is($node->safe_psql('app', $jobs), $scheduled, 'they are registered, for its caller');
 is(as_user($node, 'service', 'app', 'SELECT count(*) FROM run_tracker.schedule_maintenance();'), "3\n", 'a session that did not know of run_tracker.max_databases schedules all again');
 is($node->safe_psql('app', $jobs), $scheduled, 'which changes nothing');
@@ -120,7 +123,7 @@ is($node->safe_psql('app', $jobs), $scheduled, 'which changes nothing');
 is(as_user($node, 'other', 'app', q{SELECT jobname FROM run_tracker.schedule_maintenance(older_than => '90 days', purge_schedule => '0 3 * * *', expire_schedule => '*/5 * * * *') ORDER BY 1;}),
 	"run_tracker_expire\nrun_tracker_fold\nrun_tracker_purge\n", 'somebody else schedules, with other settings');
 is( $node->safe_psql('app', q{SELECT jobname, schedule, command FROM cron.job WHERE username = 'other' ORDER BY 1}),
-	"run_tracker_expire|*/5 * * * *|SELECT run_tracker.expire_runs(10000)\nrun_tracker_fold|*/5 * * * *|SELECT run_tracker.fold_statistics()\nrun_tracker_purge|0 3 * * *|SELECT run_tracker.purge_runs('90 days')",
+	"run_tracker_expire|*/5 * * * *|SELECT run_tracker.expire_runs(10000)\nrun_tracker_fold|*/5 * * * *|SELECT run_tracker.fold_statistics()\nrun_tracker_purge|0 3 * * *|$purge_90",
 	'and gets these');
 $node->safe_psql('app', q{SELECT cron.schedule('mine', '0 0 1 1 *', 'SELECT 1'), cron.schedule('run_tracker_purge', '0 0 1 1 *', 'SELECT 2')});
 is($node->safe_psql('app', q{SELECT count(*) FROM cron.job WHERE username = 'service'}), '3', 'those of the first are there still');
@@ -142,7 +145,7 @@ for my $job (split /\n/, $node->safe_psql('app', q{SELECT command FROM cron.job 
 	my $deltas = $node->safe_psql('app', 'SELECT count(*) FROM run_tracker.stat_deltas');
 	my $result = as_user($node, 'service', 'app', $job);
 
-	is($result, $job =~ /expire/ ? "1\n" : $job =~ /fold/ ? "$deltas\n" : "31\n", "$job as the service");
+	is($result, $job =~ /expire/ ? "1\n" : $job =~ /fold/ ? "$deltas\n" : "31|0|0|0\n", "$job as the service");
 	cmp_ok($deltas, '>', 0, 'it folds something') if $job =~ /fold/;
 }
 my $stats = q{SELECT u.user_id, u.total, u.finished, u.successful, u.timed_out FROM run_tracker.user_stats() u ORDER BY 1};
@@ -168,7 +171,7 @@ invariants_hold($node, 'app', 'totals and open set are true');
 $node->append_conf('postgresql.conf', "shared_preload_libraries = 'pg_cron,run_tracker'\n");
 $node->restart;
 is(as_user($node, 'service', 'app', 'SELECT jobname FROM run_tracker.schedule_maintenance();'), "run_tracker_purge\n", 'where the worker is, only old runs are left to pg_cron');
-is($node->safe_psql('app', $jobs), "run_tracker_purge|*/10 * * * *|SELECT run_tracker.purge_runs('30 days')|service|app|t", 'the job for the others is gone');
+is($node->safe_psql('app', $jobs), "run_tracker_purge|*/10 * * * *|$purge_30|service|app|t", 'the job for the others is gone');
 $run = $node->safe_psql('app', 'SELECT due()');
 ok($node->poll_query_until('app', "SELECT status = 'timeout' FROM run_tracker.runs WHERE run_id = '$run'"), 'the worker ends them');
 is(as_user($node, 'service', 'app', 'SELECT run_tracker.unschedule_maintenance();'), "1\n", 'unschedule_maintenance() removes the one');

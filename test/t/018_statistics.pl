@@ -321,7 +321,7 @@ same($node->safe_psql('copy', $all), $statistics, 'to the same, too');
 # Logical replication: deltas are found by all their columns, the totals by their key.
 $plain->safe_psql('source', 'CREATE PUBLICATION everything FOR ALL TABLES');
 my $subscriber = new_server('subscriber');
-$subscriber->safe_psql('postgres', "$check\nTRUNCATE run_tracker.lifecycles, run_tracker.installation");
+$subscriber->safe_psql('postgres', "$check\nTRUNCATE run_tracker.lifecycles, run_tracker.installation, run_tracker.tiers, run_tracker.accounts");
 $subscriber->safe_psql('postgres', q{CREATE SUBSCRIPTION everything CONNECTION $$} . $plain->connstr('source') . q{$$ PUBLICATION everything});
 $subscriber->poll_query_until('postgres', q{SELECT count(*) > 0 AND bool_and(srsubstate = 'r') FROM pg_subscription_rel}) or die 'the subscriber does not get ready';
 same($subscriber->safe_psql('postgres', $all), $statistics, 'a subscriber has the same statistics');

@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * limits.c
+ * accounts.c
  *		Accounts and their tiers: what a user may do.
  *
  * A user without an account has the limits of the tier "free".  What an account overrides
@@ -32,7 +32,7 @@
 
 #include "calls.h"
 #include "identity.h"
-#include "limits.h"
+#include "accounts.h"
 #include "row.h"
 #include "writer.h"
 

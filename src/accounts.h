@@ -1,12 +1,12 @@
 /*-------------------------------------------------------------------------
  *
- * limits.h
+ * accounts.h
  *		Accounts, their tiers, and what these allow.
  *
  *-------------------------------------------------------------------------
  */
-#ifndef RT_LIMITS_H
-#define RT_LIMITS_H
+#ifndef RT_ACCOUNTS_H
+#define RT_ACCOUNTS_H
 
 #include "fmgr.h"
 #include "utils/jsonb.h"
@@ -36,4 +36,4 @@ extern bool rt_limits_rate(const RtLimits *limits, const char *endpoint, int len
 extern void rt_limits_lock(Datum user_id);
 extern Datum rt_limits_user(FunctionCallInfo fcinfo, int arg);
 
-#endif /* RT_LIMITS_H */
+#endif /* RT_ACCOUNTS_H */
