@@ -23,9 +23,6 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
-#include "catalog/pg_type.h"
-#include "executor/executor.h"
-#include "executor/spi.h"
 #include "miscadmin.h"
 #include "tcop/utility.h"
 #include "utils/builtins.h"
@@ -247,18 +244,10 @@ run_tracker_reserve_usage(PG_FUNCTION_ARGS)
 static bool
 state_is(TupleTableSlot *row, const RtTable *t, const char *state)
 {
-	bool isnull;
-	text *value = DatumGetTextPP(slot_getattr(row, RT_ATT(t, reservations, state), &isnull));
+	text *value = DatumGetTextPP(rt_slot_value(row, RT_ATT(t, reservations, state)));
 
 	return VARSIZE_ANY_EXHDR(value) == strlen(state) &&
 		   memcmp(VARDATA_ANY(value), state, strlen(state)) == 0;
-}
-
-/* Lock the reservation in a slot, and get its newest version; false if it is gone. */
-static bool
-lock_reservation(RtWriter *writer, TupleTableSlot *row, Snapshot snapshot)
-{
-	return rt_row_lock(writer->rel, row, snapshot, LockTupleNoKeyExclusive, true);
 }
 
 /* End a reservation that is locked. */
@@ -303,7 +292,6 @@ end_own(Datum reservation_id, const char *state, Ended *ended)
 	RtProbe probe;
 	RtWriter writer;
 	const RtTable *t;
-	bool isnull;
 	bool settle = strcmp(state, "settled") == 0;
 
 	rt_writer_open(&writer, RT_reservations);
@@ -312,8 +300,8 @@ end_own(Datum reservation_id, const char *state, Ended *ended)
 	rt_probe_begin(&probe, writer.rel, reservation_id, snapshot);
 	/* nobody waits for, or keeps waiting, what is not his */
 	if (!rt_probe_next(&probe, ForwardScanDirection) ||
-		!rt_identity_owns(slot_getattr(probe.slot, RT_ATT(t, reservations, user_id), &isnull)) ||
-		!lock_reservation(&writer, probe.slot, snapshot))
+		!rt_identity_owns(rt_slot_value(probe.slot, RT_ATT(t, reservations, user_id))) ||
+		!rt_row_lock(writer.rel, probe.slot, snapshot, LockTupleNoKeyExclusive, true))
 		not_found(reservation_id);
 	if (settle && state_is(probe.slot, t, "released"))
 		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -325,14 +313,13 @@ end_own(Datum reservation_id, const char *state, Ended *ended)
 		state_is(probe.slot, t, "held") || (settle && state_is(probe.slot, t, "expired"));
 	if (ended->changed)
 	{
-		ended->user_id = PointerGetDatum(PG_DETOAST_DATUM_COPY(
-			slot_getattr(probe.slot, RT_ATT(t, reservations, user_id), &isnull)));
-		ended->tokens =
-			DatumGetInt64(slot_getattr(probe.slot, RT_ATT(t, reservations, tokens), &isnull));
+		ended->user_id = PointerGetDatum(
+			PG_DETOAST_DATUM_COPY(rt_slot_value(probe.slot, RT_ATT(t, reservations, user_id))));
+		ended->tokens = rt_slot_int64(probe.slot, RT_ATT(t, reservations, tokens));
 		ended->requests =
-			DatumGetInt32(slot_getattr(probe.slot, RT_ATT(t, reservations, requests), &isnull));
-		ended->cost = PointerGetDatum(PG_DETOAST_DATUM_COPY(
-			slot_getattr(probe.slot, RT_ATT(t, reservations, cost), &isnull)));
+			DatumGetInt32(rt_slot_value(probe.slot, RT_ATT(t, reservations, requests)));
+		ended->cost = PointerGetDatum(
+			PG_DETOAST_DATUM_COPY(rt_slot_value(probe.slot, RT_ATT(t, reservations, cost))));
 		end_reservation(&writer, probe.slot, state, NULL);
 	}
 	rt_probe_end(&probe);
@@ -406,11 +393,10 @@ rt_reservation_check(Datum reservation_id, Datum user_id)
 	const RtTable *t = rt_table(RT_reservations);
 	Snapshot snapshot = rt_latest_snapshot();
 	RtProbe probe;
-	bool isnull;
 
 	rt_probe_begin(&probe, rel, reservation_id, snapshot);
 	if (!rt_probe_next(&probe, ForwardScanDirection) ||
-		!rt_identity_is(slot_getattr(probe.slot, RT_ATT(t, reservations, user_id), &isnull),
+		!rt_identity_is(rt_slot_value(probe.slot, RT_ATT(t, reservations, user_id)),
 						TextDatumGetCString(user_id)))
 		ereport(ERROR,
 				(errcode(ERRCODE_FOREIGN_KEY_VIOLATION), errmsg("reservation does not exist"),
@@ -440,9 +426,7 @@ struct RtSettlements
 static bool
 is_open(TupleTableSlot *row, const RtTable *t)
 {
-	bool isnull;
-
-	return RT_PHASE_IS_OPEN(rt_phase_decode(slot_getattr(row, RT_ATT(t, tasks, phase), &isnull)));
+	return RT_PHASE_IS_OPEN(rt_phase_decode(rt_slot_value(row, RT_ATT(t, tasks, phase))));
 }
 
 /* Note the reservation of a task that this change finishes, or deletes unfinished. */
@@ -450,13 +434,12 @@ void
 rt_settlements_note(RtSettlements **settlements, const RtChanges *changes, const RtTable *t)
 {
 	TupleTableSlot *row = changes->new ? changes->new : changes->old;
-	bool isnull;
-	Datum reservation_id = slot_getattr(row, RT_ATT(t, tasks, reservation_id), &isnull);
+	Datum reservation_id = rt_slot_value(row, RT_ATT(t, tasks, reservation_id));
 	RtSettlements *s = *settlements;
 	Settlement *settlement;
 
 	/* what is inserted as finished is a fact */
-	if (isnull || changes->old == NULL || !is_open(changes->old, t) ||
+	if (reservation_id == (Datum) 0 || changes->old == NULL || !is_open(changes->old, t) ||
 		(changes->new &&is_open(changes->new, t)))
 		return;
 	if (s == NULL)
@@ -469,7 +452,7 @@ rt_settlements_note(RtSettlements **settlements, const RtChanges *changes, const
 	}
 	settlement = &s->all[s->n++];
 	settlement->reservation_id = *DatumGetUUIDP(reservation_id);
-	settlement->task_id = *DatumGetUUIDP(slot_getattr(row, RT_ATT(t, tasks, task_id), &isnull));
+	settlement->task_id = *DatumGetUUIDP(rt_slot_value(row, RT_ATT(t, tasks, task_id)));
 	settlement->release = changes->new == NULL;
 }
 
@@ -503,7 +486,7 @@ rt_settlements_apply(RtSettlements *settlements)
 			continue;
 		rt_probe_begin(&probe, writer.rel, UUIDPGetDatum(&settlement->reservation_id), snapshot);
 		if (rt_probe_next(&probe, ForwardScanDirection) &&
-			lock_reservation(&writer, probe.slot, snapshot) &&
+			rt_row_lock(writer.rel, probe.slot, snapshot, LockTupleNoKeyExclusive, true) &&
 			(state_is(probe.slot, writer.table, "held") ||
 			 (!settlement->release && state_is(probe.slot, writer.table, "expired"))))
 			end_reservation(&writer, probe.slot, settlement->release ? "released" : "settled",
@@ -546,11 +529,10 @@ rt_reservations_next(void)
 	Snapshot snapshot = rt_latest_snapshot();
 	TimestampTz next = DT_NOEND;
 	RtProbe probe;
-	bool isnull;
 
 	begin_time_scan(&probe, rel, "reservations_expiry_idx", expires_at, DT_NOEND, snapshot);
 	if (rt_probe_next(&probe, ForwardScanDirection))
-		next = DatumGetTimestampTz(slot_getattr(probe.slot, expires_at, &isnull));
+		next = DatumGetTimestampTz(rt_slot_value(probe.slot, expires_at));
 	rt_probe_end(&probe);
 	UnregisterSnapshot(snapshot);
 	table_close(rel, NoLock);
