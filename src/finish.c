@@ -13,8 +13,8 @@
  *	- The search_path is that of the registration, temporary tables last, and settings that
  *	  change what SQL means have fixed values: the caller's reach no further.
  *	- The function is looked up by name for each call.  It must belong to its role, one that this
- *	  role is a member of, or a superuser: nobody else can put another one in its place.  What runs
- *	  as a superuser must belong to one.
+ *	  role is a member of, or a superuser: only they, and other members of that one, can put another
+ *	  one in its place.  What runs as a superuser must belong to one.
  *
  * Locking protocol: calls read what is committed, and lock nothing.
  *
