@@ -921,8 +921,8 @@ BEGIN
          FROM generate_series(0, (top / tick)::integer) k),
         (SELECT string_agg(format('<text x="%s%%" y="100%%" dy="18" text-anchor="%s">%s</text>',
                                   round(100 * (i - 0.5) / n, 2),
-                                  -- there is no room beyond the last column
-                                  CASE WHEN i > 0.95 * n THEN 'end' ELSE 'middle' END,
+                                  -- there is no room beyond the first and the last column
+                                  CASE WHEN i > 0.95 * n THEN 'end' WHEN i <= 0.05 * n THEN 'start' ELSE 'middle' END,
                                   to_char(p.at, CASE WHEN days OR p.hour = 0 THEN 'FMDD Mon' ELSE 'HH24:MI' END)), '' ORDER BY i)
          FROM generate_series(1, n) i, LATERAL (SELECT periods[i] AT TIME ZONE 'UTC' AS at,
                                                        extract(hour FROM periods[i] AT TIME ZONE 'UTC')::integer AS hour) p

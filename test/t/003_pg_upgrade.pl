@@ -17,6 +17,7 @@ my $new = new_server('new', conf => $preload, start => 0);
 fill_database($old, 'db');
 fill_database($old, 'owned', set_owner => 1);
 $old->safe_psql('postgres', 'CREATE EXTENSION run_tracker');
+$old->safe_psql($_, 'SELECT run_tracker.fold_statistics()') for qw(db owned);
 my %before = map { $_ => fingerprint($old, $_) } qw(db owned postgres);
 my %dump = map { $_ => (run_cmd($old, [ 'pg_dump', '-s', $_ ]))[1] } qw(db owned);
 $old->stop;
