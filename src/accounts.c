@@ -334,7 +334,7 @@ check_rates(const RtRow *row, AttrNumber att, JsonbContainer *rates)
 	JsonbIterator *it = JsonbIteratorInit(rates);
 	JsonbValue value;
 	JsonbIteratorToken token = JsonbIteratorNext(&it, &value, true);
-	char *name = NULL;
+	const char *name = "";
 
 	if (token != WJB_BEGIN_OBJECT)
 		rt_row_violation(row, att, "rate_limits must be a JSON object.");

@@ -111,15 +111,15 @@ static bool
 read_signature(const char *signature, uint8 *mac)
 {
 	static const char prefix[] = "sha256=";
+	const size_t length = (size_t) RT_SHA256_LENGTH * 2;
 	const char *digits = signature;
 
 	memset(mac, 0, RT_SHA256_LENGTH);
 	if (pg_strncasecmp(digits, prefix, strlen(prefix)) == 0)
 		digits += strlen(prefix);
-	if (strlen(digits) != 2 * RT_SHA256_LENGTH ||
-		strspn(digits, "0123456789abcdefABCDEF") != 2 * RT_SHA256_LENGTH)
+	if (strlen(digits) != length || strspn(digits, "0123456789abcdefABCDEF") != length)
 		return false;
-	(void) hex_decode(digits, 2 * RT_SHA256_LENGTH, (char *) mac);
+	(void) hex_decode(digits, length, (char *) mac);
 	return true;
 }
 

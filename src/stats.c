@@ -410,8 +410,8 @@ count_usage(RtStats *stats, TupleTableSlot *row, const RtTable *t, int sign)
 	key.usage_on = rt_usage_day(used_at);
 	stat = rt_stats_get(stats, &key);
 	rt_stat_count(stat, RT_STAT_FINISHED,
-				  sign * DatumGetInt32(
-							 slot_getattr(row, RT_ATT(t, usage_records, requests), &isnull)));
+				  (int64) sign * DatumGetInt32(slot_getattr(row, RT_ATT(t, usage_records, requests),
+															&isnull)));
 	rt_stat_count(stat, RT_STAT_INPUT_TOKENS,
 				  sign * rt_slot_int64(row, RT_ATT(t, usage_records, input_tokens)));
 	rt_stat_count(stat, RT_STAT_OUTPUT_TOKENS,
