@@ -60,7 +60,7 @@ INSERT INTO run_tracker.runs (run_id, user_id, status, created_at, started_at, f
 SELECT r.n, b.* FROM generate_series(2, 4) r (n), pg_temp.bars(pg_temp.run(r.n), 10) b;
 -- inserted as finished, then tried again
 SELECT run_tracker.retry_run(pg_temp.run(2));
-SELECT step, kind, status, start_ms = 0 AS first, duration_ms > 0 AS lasted FROM pg_temp.bars(pg_temp.run(2));
+SELECT step, kind, status, start_ms = 0 AS first, duration_ms >= 0 AS lasted FROM pg_temp.bars(pg_temp.run(2));
 -- times of a service that are further apart than an interval can be
 INSERT INTO run_tracker.runs (run_id, user_id, status, created_at, finished_at) VALUES
     (pg_temp.run(5), 'alice', 'completed', '4713-01-01 BC', '0001-01-01');
