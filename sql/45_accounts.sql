@@ -114,7 +114,7 @@ BEGIN
 
         COMMENT ON TABLE run_tracker.tiers IS
         'What the accounts of a tier may do. A null is no limit. A change is in force at once. Written by services.';
-        COMMENT ON COLUMN run_tracker.tiers.name IS 'Name. Users without an account have the limits of the tier "free".';
+        COMMENT ON COLUMN run_tracker.tiers.name IS 'Name. Users without an account have the limits of the tier "free"; none, if somebody has deleted that.';
         COMMENT ON COLUMN run_tracker.tiers.monthly_tokens IS 'Tokens (total) per month.';
         COMMENT ON COLUMN run_tracker.tiers.daily_requests IS 'Requests per day: finished tasks, and what record_usage() and log_request() count.';
         COMMENT ON COLUMN run_tracker.tiers.concurrent_sessions IS 'Sessions that are active at a time, see open_session().';

@@ -35,6 +35,7 @@
 #include "accounts.h"
 #include "notes.h"
 #include "row.h"
+#include "runs.h"
 #include "shared.h"
 #include "stats.h"
 #include "usage.h"
@@ -423,12 +424,6 @@ struct RtSettlements
 	Settlement *all;
 };
 
-static bool
-is_open(TupleTableSlot *row, const RtTable *t)
-{
-	return RT_PHASE_IS_OPEN(rt_phase_decode(rt_slot_value(row, RT_ATT(t, tasks, phase))));
-}
-
 /* Note the reservation of a task that this change finishes, or deletes unfinished. */
 void
 rt_settlements_note(RtSettlements **settlements, const RtChanges *changes, const RtTable *t)
@@ -439,8 +434,8 @@ rt_settlements_note(RtSettlements **settlements, const RtChanges *changes, const
 	Settlement *settlement;
 
 	/* what is inserted as finished is a fact */
-	if (reservation_id == (Datum) 0 || changes->old == NULL || !is_open(changes->old, t) ||
-		(changes->new &&is_open(changes->new, t)))
+	if (reservation_id == (Datum) 0 || changes->old == NULL || !rt_task_is_open(changes->old, t) ||
+		(changes->new &&rt_task_is_open(changes->new, t)))
 		return;
 	if (s == NULL)
 		s = *settlements = palloc0(sizeof(RtSettlements));

@@ -212,7 +212,7 @@ add_totals(Datum user_id, const char *period, DateADT date, Snapshot snapshot, R
 	begin_scan(&probe, rel, "stat_totals_pkey", lengthof(atts), atts, equal, values, snapshot);
 	if (rt_probe_next(&probe, ForwardScanDirection))
 	{
-		if (date == usage->windows.month && period[0] == 'm')
+		if (period[0] == 'm')
 		{
 			add(&usage->month_tokens,
 				rt_slot_int64(probe.slot, RT_ATT(t, stat_totals, total_tokens)));
