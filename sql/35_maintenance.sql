@@ -1,21 +1,33 @@
 -- What has to happen from time to time.
 
+CREATE FUNCTION run_tracker.purge_before(older_than interval, max_rows integer, argument text) RETURNS timestamptz
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF older_than IS NULL OR older_than < interval '0' THEN
+        RAISE EXCEPTION 'argument "older_than" must be an interval that is not negative'
+            USING ERRCODE = 'invalid_parameter_value';
+    ELSIF max_rows IS NULL OR max_rows < 1 THEN
+        RAISE EXCEPTION 'argument "%" must be at least 1', argument USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    RETURN clock_timestamp() - older_than;
+END
+$$;
+COMMENT ON FUNCTION run_tracker.purge_before(interval, integer, text) IS
+'What purge_runs() and its like begin with: looks at their arguments (22023), and returns the moment before which they delete. The argument is the name of max_rows in messages.';
+
 CREATE FUNCTION run_tracker.purge_runs(older_than interval DEFAULT '30 days', max_runs integer DEFAULT 10000,
     phases text[] DEFAULT '{succeeded,failed,cancelled,timed_out}')
 RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    before timestamptz := clock_timestamp() - older_than;
+    before timestamptz;
     deleted bigint;
 BEGIN
     PERFORM run_tracker.require_tables();
-    IF older_than IS NULL OR older_than < interval '0' THEN
-        RAISE EXCEPTION 'argument "older_than" must be an interval that is not negative'
-            USING ERRCODE = 'invalid_parameter_value';
-    ELSIF max_runs IS NULL OR max_runs < 1 THEN
-        RAISE EXCEPTION 'argument "max_runs" must be at least 1' USING ERRCODE = 'invalid_parameter_value';
-    ELSIF phases IS NULL OR NOT phases <@ '{succeeded,failed,cancelled,timed_out}' OR array_position(phases, NULL) > 0 THEN
+    before := run_tracker.purge_before(older_than, max_runs, 'max_runs');
+    IF phases IS NULL OR NOT phases <@ '{succeeded,failed,cancelled,timed_out}' OR array_position(phases, NULL) > 0 THEN
         RAISE EXCEPTION 'argument "phases" must name finished phases'
             USING ERRCODE = 'invalid_parameter_value', HINT = 'Those are succeeded, failed, cancelled and timed_out.';
     END IF;

@@ -293,16 +293,11 @@ RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    before timestamptz := clock_timestamp() - older_than;
+    before timestamptz;
     deleted bigint;
 BEGIN
     PERFORM run_tracker.require_tables();
-    IF older_than IS NULL OR older_than < interval '0' THEN
-        RAISE EXCEPTION 'argument "older_than" must be an interval that is not negative'
-            USING ERRCODE = 'invalid_parameter_value';
-    ELSIF max_callbacks IS NULL OR max_callbacks < 1 THEN
-        RAISE EXCEPTION 'argument "max_callbacks" must be at least 1' USING ERRCODE = 'invalid_parameter_value';
-    END IF;
+    before := run_tracker.purge_before(older_than, max_callbacks, 'max_callbacks');
     DELETE FROM run_tracker.callbacks c
     WHERE c.callback_id = ANY (ARRAY(
         SELECT o.callback_id FROM run_tracker.callbacks o WHERE o.received_at < before

@@ -94,17 +94,13 @@ RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    before timestamptz := clock_timestamp() - older_than;
+    before timestamptz;
     deleted bigint;
     forgotten bigint;
 BEGIN
     PERFORM run_tracker.require_tables();
-    IF older_than IS NULL OR older_than < interval '0' THEN
-        RAISE EXCEPTION 'argument "older_than" must be an interval that is not negative'
-            USING ERRCODE = 'invalid_parameter_value';
-    ELSIF max_rows IS NULL OR max_rows < 1 THEN
-        RAISE EXCEPTION 'argument "max_rows" must be at least 1' USING ERRCODE = 'invalid_parameter_value';
-    ELSIF NOT run_tracker.is_service() THEN
+    before := run_tracker.purge_before(older_than, max_rows, 'max_rows');
+    IF NOT run_tracker.is_service() THEN
         RAISE EXCEPTION 'only services may delete usage' USING ERRCODE = 'insufficient_privilege';
     END IF;
     -- first what lock_tables() locks first

@@ -119,19 +119,14 @@ RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    before timestamptz := clock_timestamp() - older_than;
+    before timestamptz;
     expired timestamptz;
     deleted bigint;
 BEGIN
     PERFORM run_tracker.require_tables();
     -- the library, which knows the setting, is loaded by now
     expired := clock_timestamp() - current_setting('run_tracker.session_timeout')::interval;
-    IF older_than IS NULL OR older_than < interval '0' THEN
-        RAISE EXCEPTION 'argument "older_than" must be an interval that is not negative'
-            USING ERRCODE = 'invalid_parameter_value';
-    ELSIF max_sessions IS NULL OR max_sessions < 1 THEN
-        RAISE EXCEPTION 'argument "max_sessions" must be at least 1' USING ERRCODE = 'invalid_parameter_value';
-    END IF;
+    before := run_tracker.purge_before(older_than, max_sessions, 'max_sessions');
     -- a session is touched after it was created, and the index is on that
     DELETE FROM run_tracker.sessions s
     WHERE s.session_id = ANY (ARRAY(

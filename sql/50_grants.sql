@@ -30,7 +30,7 @@ AS $$
              stat_rows,summarize_runs,summarize_trend,user_stats,workflow_stats,kind_stats,model_stats,trend_stats,list_runs,
              find_runs,run_conditions,run_details,compare_runs,compare_run_values,export_runs,timeline,run_timeline,report_html,dashboard_html,
              health,describe_open_runs,histogram_metrics,read_metrics,openmetrics,quotas,read_quotas,usage_sums,
-             rate_limit_state,breaker_state,read_breakers}'::text[]
+             rate_limit_state,breaker_state,read_breakers,purge_before}'::text[]
         || '{html_escape,html_style,html_page,html_text,html_number,html_time,html_phase,html_badge,html_line,html_cell,html_meter,
              html_tick,html_fact,html_details,html_json,html_section,html_more,html_chart,report_timeline,report_messages,
              report_tasks,report_retrievals,report_artifacts,report_logs}'::text[]

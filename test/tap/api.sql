@@ -257,6 +257,7 @@ SELECT set_eq(
      'bigint?, provider text?, model text?, endpoint text?, session_id uuid?, run_id uuid?, metadata jsonb?) boolean'),
     ('release_usage(reservation_id uuid) boolean'),
     ('purge_usage(older_than interval DEFAULT ''90 days''::interval, max_rows integer DEFAULT 10000) bigint'),
+    ('purge_before(older_than interval, max_rows integer, argument text) timestamp with time zone'),
     ('forget_reservations(before timestamp with time zone, max_rows integer) bigint'),
     -- sessions
     ('open_session(user_id text?, session_id uuid?, metadata jsonb?) uuid'),
@@ -704,7 +705,7 @@ FROM unnest('{tracker_version,current_user_id,is_service,lifecycle_diagram,run_m
               report_timeline,report_messages,report_tasks,report_retrievals,report_artifacts,report_logs,html_escape,
               html_number,html_text,html_time,html_phase,html_badge,html_line,html_cell,html_meter,html_tick,html_fact,
               html_details,html_json,html_section,html_more,html_style,html_page,html_chart,health,describe_open_runs,read_metrics,histogram_metrics,openmetrics,
-              rate_limit_state,breaker_state,read_breakers,
+              rate_limit_state,breaker_state,read_breakers,purge_before,
               merge_patch,merge_patches,session_state,read_session,
               quotas,read_quotas,usage_sums}'::text[]) f
 UNION ALL
