@@ -248,7 +248,7 @@ raise_duplicate(const Conflict *c)
 	StringInfoData values;
 
 	initStringInfo(&values);
-	for (int k = 0; k < c->view.nkeys; k++)
+	for (int k = 0; c->condition && k < c->view.nkeys; k++)
 	{
 		Oid output;
 		bool varlena;
@@ -423,9 +423,7 @@ run_tracker_resolve_conflict(PG_FUNCTION_ARGS)
 
 	conflict.rel = relation_open(relid, AccessShareLock);
 	if (!describe_conflict(&conflict, proposed))
-		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-						errmsg("the key of a row of view \"%s\" must not be null",
-							   RelationGetRelationName(conflict.rel))));
+		raise_duplicate(&conflict);
 	/* expressions of one user's must not be evaluated with the rights of another */
 	if (frame && (frame->user != GetUserId() || frame->resolving))
 		ereport(ERROR,
