@@ -95,12 +95,15 @@ LANGUAGE sql SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT c.target,
            CASE WHEN min(c.key) IS NULL THEN min(c.writes)
-                ELSE format('run_tracker.set_keys(NULL, ''{}'', jsonb_build_object(%s))',
+                ELSE format('CASE WHEN num_nonnulls(%s) > 0 THEN run_tracker.set_keys(NULL, ''{}'', jsonb_build_object(%s)) END',
+                            string_agg(c.writes, ', ' ORDER BY c.n),
                             string_agg(format('%L, %s', c.key, c.writes), ', ' ORDER BY c.n)) END,
            CASE WHEN min(c.key) IS NULL THEN
                     min(format('CASE WHEN new.%1$I IS DISTINCT FROM old.%1$I THEN %2$s ELSE r.%3$I END',
                                COALESCE(c.name, ''), c.writes, c.target))
-                ELSE format('run_tracker.set_keys(r.%I, jsonb_build_object(%s), jsonb_build_object(%s))', c.target,
+                ELSE format('CASE WHEN ROW(%s) IS DISTINCT FROM ROW(%s) THEN run_tracker.set_keys(r.%I, jsonb_build_object(%s), jsonb_build_object(%s)) ELSE r.%3$I END',
+                            string_agg(format('new.%I', COALESCE(c.name, '')), ', ' ORDER BY c.n),
+                            string_agg(format('old.%I', COALESCE(c.name, '')), ', ' ORDER BY c.n), c.target,
                             string_agg(format('%L, %s', c.key, regexp_replace(c.writes, '\mnew\.', 'old.', 'g')), ', '
                                        ORDER BY c.n),
                             string_agg(format('%L, %s', c.key, c.writes), ', ' ORDER BY c.n)) END
