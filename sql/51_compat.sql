@@ -13,7 +13,7 @@ CREATE FUNCTION run_tracker.set_keys(base jsonb, old jsonb, new jsonb) RETURNS j
 LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT CASE WHEN old = new THEN base ELSE NULLIF(
-        COALESCE(CASE WHEN jsonb_typeof(base) = 'object' THEN base ELSE jsonb_build_object('value', base) END, '{}')
+        CASE WHEN base IS NULL THEN '{}' WHEN jsonb_typeof(base) = 'object' THEN base ELSE jsonb_build_object('value', base) END
             - COALESCE((SELECT array_agg(n.key) FROM jsonb_each(new) n
                         WHERE n.value = 'null' AND old -> n.key IS DISTINCT FROM n.value), '{}')
             || COALESCE((SELECT jsonb_object_agg(n.key, n.value) FROM jsonb_each(new) n
@@ -236,7 +236,12 @@ BEGIN
 END
 $trigger$,
         E'\n' || v.before_insert, statements[1], statements[2], COALESCE(transition, E'\n            NULL;'),
-        E'\n' || v.after_insert, row_key, v.base, replace(same_row, 'old.', 'new.'), ' AND ' || v.filter, NOT v.repeatable,
+        E'\n' || v.after_insert, row_key, v.base, replace(same_row, 'old.', 'new.'),
+        COALESCE(' AND ' || v.filter, '') || (
+            SELECT COALESCE(string_agg(format(' AND (new.%1$I IS NULL OR CAST(%2$s AS %3$s) = new.%1$I)', c.name, c.reads, c.type), ''), '')
+            FROM run_tracker.compat_columns($1, $2) c
+            WHERE c.relation = $3 AND c.who = 'key' AND c.name <> ALL (v.keys)),
+        NOT v.repeatable,
         array_to_string(v.keys, ', '), (SELECT string_agg(format('new.%I', k), ', ') FROM unnest(v.keys) k),
         fixed, fixed_names, E'\n' || v.before_update,
         CASE WHEN statements[3] = statements[4] THEN statements[3]
