@@ -24,7 +24,7 @@ COMMENT ON FUNCTION run_tracker.grant_functions(regrole, text[]) IS
 CREATE FUNCTION run_tracker.functions_for(whom text) RETURNS text[]
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT '{tracker_version,current_user_id,is_service,lifecycle_diagram,run_messages,run_logs,log_level_rank,
+    SELECT '{tracker_version,current_user_id,is_service,lifecycle_diagram,run_messages,conversation_query,run_logs,log_level_rank,
              check_totals,require_tables,read_logs,compare_totals,stuck_runs,task_response,read_response,
              read_response_from,histogram_bucket,histogram_bound,histogram_quantile,histogram_count,merge_histograms,
              stat_rows,summarize_runs,summarize_trend,user_stats,workflow_stats,kind_stats,model_stats,trend_stats,list_runs,
@@ -37,7 +37,7 @@ AS $$
         || '{merge_patch,merge_patches,session_state,read_session}'::text[]
         || CASE WHEN whom IN ('client', 'service', 'owner') THEN
             '{uuidv7,create_run,start_run,complete_run,fail_run,cancel_run,retry_run,transition_run,update_progress,
-              create_task,start_task,complete_task,fail_task,cancel_task,append_response,add_message,add_log,
+              create_task,start_task,complete_task,fail_task,cancel_task,append_response,add_message,write_messages,add_log,
               log_retrieval,add_artifact,heartbeat_run,release_run,create_runs,create_tasks,complete_tasks,check_batch,
               task_target,ensure_account,record_usage,log_request,reserve_usage,settle_usage,release_usage,
               open_session,touch_session,close_session,append_delta,consume_rate_limit,consume_rate_limit_or_fail}'::text[]

@@ -17,6 +17,7 @@
 #include "utils/snapmgr.h"
 
 #include "calls.h"
+#include "conversation.h"
 #include "open_runs.h"
 #include "runs.h"
 #include "sequence.h"
@@ -209,29 +210,7 @@ run_tracker_add_message(PG_FUNCTION_ARGS)
 Datum
 run_tracker_run_messages(PG_FUNCTION_ARGS)
 {
-	static RtPlan plan =
-		{"SELECT COALESCE(jsonb_agg(jsonb_build_object("
-		 "'role', m.role, 'content', m.content, 'timestamp', m.created_at, 'taskId', m.task_id, "
-		 "'metadata', COALESCE(m.metadata, '{}') || jsonb_strip_nulls(jsonb_build_object("
-		 "'tokens', t.total_tokens, 'cost', t.cost, "
-		 "'timeToFirstToken', t.time_to_first_token_ms, 'totalTime', t.duration_ms))) "
-		 "|| CASE WHEN m.name IS NULL THEN '{}' ELSE jsonb_build_object('name', m.name) END "
-		 "|| CASE WHEN m.parts IS NULL THEN '{}' ELSE jsonb_build_object('parts', m.parts) END "
-		 "ORDER BY m.seq), '[]') "
-		 "FROM run_tracker.messages m LEFT JOIN run_tracker.tasks t "
-		 "ON t.run_id = m.run_id AND t.task_id = m.task_id AND m.role = 'assistant' "
-		 "WHERE m.run_id = $1",
-		 1,
-		 {UUIDOID}};
-	Datum result;
-	bool isnull;
-
 	rt_call_require(fcinfo, 0, "run_id");
 	rt_run_require(PG_GETARG_DATUM(0));
-	SPI_connect();
-	rt_plan_execute(&plan, fcinfo->args, SPI_OK_SELECT, true);
-	result = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
-	result = SPI_datumTransfer(result, false, -1);
-	SPI_finish();
-	PG_RETURN_DATUM(result);
+	PG_RETURN_DATUM(rt_conversation_read(fcinfo->args));
 }
