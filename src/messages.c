@@ -7,6 +7,7 @@
  */
 #include "run_tracker.h"
 
+#include "access/detoast.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "executor/executor.h"
@@ -111,6 +112,39 @@ make_name(text *content)
 	return n > 0 ? name : NULL;
 }
 
+/* The first text among the parts of a message; NULL if there is none. */
+static text *
+first_text(Jsonb *parts)
+{
+	JsonbIterator *it = JsonbIteratorInit(&parts->root);
+	JsonbValue part;
+	JsonbValue *found = NULL;
+
+	(void) JsonbIteratorNext(&it, &part, true);
+	while (found == NULL && JsonbIteratorNext(&it, &part, true) == WJB_ELEM)
+	{
+		if (part.type == jbvString)
+			found = &part;
+		else if (part.type == jbvBinary && JsonContainerIsObject(part.val.binary.data))
+			found = getKeyJsonValueFromContainer(part.val.binary.data, "text", strlen("text"), NULL);
+		if (found && found->type != jbvString)
+			found = NULL;
+	}
+	return found ? cstring_to_text_with_len(found->val.string.val, found->val.string.len) : NULL;
+}
+
+/* What a message says, to make a name of; NULL if it says nothing. */
+static text *
+text_of(TupleTableSlot *slot, const RtTable *t)
+{
+	Datum content = rt_slot_value(slot, RT_ATT(t, messages, content));
+	Datum parts = rt_slot_value(slot, RT_ATT(t, messages, parts));
+
+	if (content != (Datum) 0 && toast_raw_datum_size(content) > VARHDRSZ)
+		return DatumGetTextPP(content);
+	return parts != (Datum) 0 ? first_text(DatumGetJsonbP(parts)) : NULL;
+}
+
 /*
  * Name a run, if it has no name.  If somebody else holds the row of the run, the next
  * message of a user gives the name: adding a message never waits for that.
@@ -155,23 +189,26 @@ name_runs(TriggerData *trigdata, const RtTable *t)
 		TupleTableSlot *slot = changes.new;
 		bool isnull;
 		text *role = DatumGetTextPP(slot_getattr(slot, RT_ATT(t, messages, role), &isnull));
-		Datum content;
+		text *content;
 		pg_uuid_t run_id;
 		RtRunInfo run;
 		char *name;
 
 		if (VARSIZE_ANY_EXHDR(role) != 4 || memcmp(VARDATA_ANY(role), "user", 4) != 0)
 			continue;
-		content = slot_getattr(slot, RT_ATT(t, messages, content), &isnull);
-		if (isnull)
+		content = text_of(slot, t);
+		if (content == NULL)
 			continue;
 		run_id = *DatumGetUUIDP(slot_getattr(slot, RT_ATT(t, messages, run_id), &isnull));
 		if (memcmp(&last, &run_id, sizeof(pg_uuid_t)) == 0)
 			continue;
-		last = run_id;
-		if (rt_run_lookup(&run_id, &run) && !run.named &&
-			(name = make_name(DatumGetTextPP(content))) != NULL)
+		if (!rt_run_lookup(&run_id, &run) || run.named)
+			last = run_id;
+		else if ((name = make_name(content)) != NULL)
+		{
 			name_run(&run_id, name);
+			last = run_id;
+		}
 	}
 	rt_changes_end(&changes);
 }
