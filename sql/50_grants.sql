@@ -24,7 +24,7 @@ COMMENT ON FUNCTION run_tracker.grant_functions(regrole, text[]) IS
 CREATE FUNCTION run_tracker.functions_for(whom text) RETURNS text[]
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT '{tracker_version,current_user_id,is_service,lifecycle_diagram,run_messages,conversation_query,run_logs,log_level_rank,
+    SELECT '{tracker_version,current_user_id,is_service,lifecycle_diagram,run_messages,run_logs,log_level_rank,
              check_totals,require_tables,read_logs,compare_totals,stuck_runs,task_response,read_response,
              read_response_from,histogram_bucket,histogram_bound,histogram_quantile,histogram_count,merge_histograms,
              stat_rows,summarize_runs,summarize_trend,user_stats,workflow_stats,kind_stats,model_stats,trend_stats,list_runs,
