@@ -64,6 +64,7 @@ BEGIN
         CREATE TABLE run_tracker.logs (
             run_id uuid NOT NULL,
             seq bigint NOT NULL,
+            log_id uuid NOT NULL,
             user_id text NOT NULL,
             task_id uuid,
             level text NOT NULL,
@@ -83,6 +84,8 @@ BEGIN
         COMMENT ON TABLE run_tracker.logs IS 'Step logs of runs.';
         COMMENT ON COLUMN run_tracker.logs.run_id IS 'Run that the line belongs to.';
         COMMENT ON COLUMN run_tracker.logs.seq IS 'Number within the run, ascending; filled in.';
+        COMMENT ON COLUMN run_tracker.logs.log_id IS
+        'Id of the entry, if the writer gives it one; filled in, and not checked to be unique.';
         COMMENT ON COLUMN run_tracker.logs.user_id IS 'Owner of the run; filled in.';
         COMMENT ON COLUMN run_tracker.logs.task_id IS 'Task that the line is about; not checked.';
         COMMENT ON COLUMN run_tracker.logs.level IS 'DEBUG, INFO (the default), WARNING, ERROR or CRITICAL.';

@@ -40,7 +40,8 @@ AS $$
               create_task,start_task,complete_task,fail_task,cancel_task,append_response,add_message,write_messages,add_log,
               log_retrieval,add_artifact,heartbeat_run,release_run,create_runs,create_tasks,complete_tasks,check_batch,
               task_target,ensure_account,record_usage,log_request,reserve_usage,settle_usage,release_usage,
-              open_session,touch_session,close_session,append_delta,consume_rate_limit,consume_rate_limit_or_fail}'::text[]
+              open_session,touch_session,close_session,append_delta,consume_rate_limit,consume_rate_limit_or_fail,
+              set_keys}'::text[]
            ELSE '{}' END
         || CASE WHEN whom IN ('service', 'owner') THEN
             '{define_lifecycle,drop_lifecycle,rebuild_totals,claim_runs,expire_runs,purge_runs,schedule_maintenance,
@@ -50,7 +51,11 @@ AS $$
            ELSE '{}' END
         || CASE WHEN whom = 'owner' THEN
             '{create_callback_key,rotate_callback_key,drop_callback_key,apply_callback,parse_callback,check_callback,
-              write_callback,callback_field,wait_for_writers}'::text[]
+              write_callback,callback_field,wait_for_writers}'::text[] ||
+            '{create_compat,drop_compat,compat_check,compat_columns,compat_delete,compat_extras,compat_id,compat_id_types,
+              compat_indexes,compat_key,compat_mark,compat_objects,compat_public_rows,compat_relations,
+              compat_require_free,compat_trigger,compat_types,compat_view,compat_writes,
+              compat_spar_relations,compat_spar_columns,compat_spar_extras}'::text[]
            ELSE '{}' END
 $$;
 COMMENT ON FUNCTION run_tracker.functions_for(text) IS
@@ -100,7 +105,7 @@ BEGIN
         ON run_tracker.tasks TO %s', role);
     EXECUTE format('GRANT INSERT (run_id, user_id, task_id, role, name, content, parts, metadata),
         UPDATE (task_id, role, name, content, parts, metadata) ON run_tracker.messages TO %s', role);
-    EXECUTE format('GRANT INSERT (run_id, user_id, task_id, level, message, category, step_name, details)
+    EXECUTE format('GRANT INSERT (run_id, log_id, user_id, task_id, level, message, category, step_name, details)
         ON run_tracker.logs TO %s', role);
     EXECUTE format('GRANT INSERT (run_id, retrieval_id, user_id, task_id, retrieval_type, query, context, results_count,
             results, location, component_type, duration_ms, metadata) ON run_tracker.retrievals TO %s', role);

@@ -107,6 +107,7 @@
 #define RT_COLUMNS_logs(X) \
 	X(logs, run_id, UUIDOID, true) \
 	X(logs, seq, INT8OID, true) \
+	X(logs, log_id, UUIDOID, true) \
 	X(logs, user_id, TEXTOID, true) \
 	X(logs, level, TEXTOID, true) \
 	X(logs, message, TEXTOID, true) \

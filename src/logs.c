@@ -77,6 +77,7 @@ run_tracker_logs_before(PG_FUNCTION_ARGS)
 	if (TRIGGER_FIRED_BY_INSERT(trigdata->tg_event))
 	{
 		rt_run_adopt(&row, RT_ATT(t, logs, run_id), RT_ATT(t, logs, user_id));
+		rt_row_default_id(&row, RT_ATT(t, logs, log_id));
 		rt_row_default(&row, RT_ATT(t, logs, created_at),
 					   TimestampTzGetDatum(GetCurrentTimestamp()));
 		if (rt_row_isnull(&row, seq))

@@ -1,0 +1,498 @@
+-- Views under the names that applications used for tables of their own.
+--
+-- A mapping, three functions per application, says what there is; create_compat() makes views and triggers of it, and
+-- import_table() the INSERT that copies an old table.  What is made belongs to the user.  It is known by its comment.
+
+CREATE FUNCTION run_tracker.compat_delete() RETURNS trigger
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'run_tracker_compat_delete';
+COMMENT ON FUNCTION run_tracker.compat_delete() IS
+'Trigger INSTEAD OF DELETE of the views that create_compat() makes: deletes the row that the view shows, if it is the user''s own or a service deletes it. Arguments: table, then pairs of a column of the table and the column of the view that shows it.';
+
+CREATE FUNCTION run_tracker.set_keys(base jsonb, old jsonb, new jsonb) RETURNS jsonb
+LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT CASE WHEN old = new THEN base ELSE NULLIF(
+        COALESCE(CASE WHEN jsonb_typeof(base) = 'object' THEN base ELSE jsonb_build_object('value', base) END, '{}')
+            - COALESCE((SELECT array_agg(n.key) FROM jsonb_each(new) n
+                        WHERE n.value = 'null' AND old -> n.key IS DISTINCT FROM n.value), '{}')
+            || COALESCE((SELECT jsonb_object_agg(n.key, n.value) FROM jsonb_each(new) n
+                         WHERE n.value <> 'null' AND old -> n.key IS DISTINCT FROM n.value), '{}'), '{}') END
+$$;
+COMMENT ON FUNCTION run_tracker.set_keys(jsonb, jsonb, jsonb) IS
+'What triggers of the views of create_compat() do to a JSON object whose keys are columns of the view: sets the keys whose value differs between old and new, and removes those that are null in new.';
+
+CREATE FUNCTION run_tracker.compat_id(expression text, type text) RETURNS text
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    -- built-in functions only: an index on the expression of a uuid serves the views
+    SELECT CASE type
+        WHEN 'text' THEN format('NULLIF(%s, '''')', expression)
+        WHEN 'uuid' THEN format('CASE WHEN %1$s ~ ''^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$'' THEN %1$s::uuid END', expression)
+        WHEN 'bigint' THEN format('CASE WHEN %1$s ~ ''^-?[0-9]{1,18}$'' THEN %1$s::bigint END', expression)
+        WHEN 'integer' THEN format('CASE WHEN %1$s ~ ''^-?[0-9]{1,9}$'' THEN %1$s::integer END', expression)
+    END
+$$;
+COMMENT ON FUNCTION run_tracker.compat_id(text, text) IS
+'Internal: the expression that shows a text column as an id of the application, and what is no such id as null.';
+
+CREATE FUNCTION run_tracker.compat_key(col text, key text, type text) RETURNS text
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    -- other writers may have put anything there: what is not of the type is shown as null
+    SELECT CASE
+        WHEN key IS NULL THEN NULL
+        WHEN type = 'jsonb' THEN format('NULLIF(r.%I -> %L, ''null'')', col, key)
+        WHEN type = 'text' THEN format('r.%I ->> %L', col, key)
+        WHEN type = 'boolean' THEN
+            format('CASE r.%1$I ->> %2$L WHEN ''true'' THEN true WHEN ''false'' THEN false END', col, key)
+        WHEN type = 'uuid' THEN run_tracker.compat_id(format('(r.%I ->> %L)', col, key), type)
+        ELSE format('CASE WHEN r.%1$I ->> %2$L ~ ''^-?[0-9]{1,%3$s}([.][0-9]*)?$'' THEN (r.%1$I ->> %2$L)::numeric END',
+                    col, key, CASE WHEN type = 'integer' THEN 9 WHEN type = 'numeric(10,3)' THEN 6 ELSE 18 END)
+    END
+$$;
+COMMENT ON FUNCTION run_tracker.compat_key(text, text, text) IS
+'Internal: the expression that shows a key of a jsonb column as a column of a type.';
+
+CREATE FUNCTION run_tracker.compat_columns(application text, id_types jsonb)
+RETURNS TABLE (relation text, n bigint, name text, type text, reads text, target text, key text, writes text, who text,
+               description text)
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY EXECUTE format($query$
+        SELECT c.relation, c.n, c.name, c.type,
+               CASE WHEN c.id IS NOT NULL THEN run_tracker.compat_id(COALESCE(c.reads, 'r.' || c.target), c.type)
+                    ELSE COALESCE(c.reads, run_tracker.compat_key(c.target, c.key, c.type), 'r.' || c.target) END,
+               c.target, c.key,
+               COALESCE(c.writes, format('new.%%I', c.name) || CASE WHEN c.id IS NOT NULL THEN '::text' ELSE '' END),
+               c.who, c.description
+        FROM (SELECT m.relation, m.ordinality AS n, m.name,
+                     CASE WHEN m.type LIKE '@%%' THEN COALESCE($1 ->> substr(m.type, 2), d.type) ELSE m.type END AS type,
+                     m.reads, split_part(m.target, '.', 1) AS target,
+                     NULLIF(split_part(m.target, '.', 2), '') AS key,
+                     m.writes, m.who, m.description, d.id
+              FROM run_tracker.%I() WITH ORDINALITY m
+                   LEFT JOIN run_tracker.compat_id_types() d ON m.type = '@' || d.id) c$query$,
+        'compat_' || application || '_columns') USING id_types;
+END
+$$;
+COMMENT ON FUNCTION run_tracker.compat_columns(text, jsonb) IS
+'Internal: the columns of the views of an application: expression over r that reads it, column of the table (and key of that, if it is JSON) and expression over new that writes it, and who writes it: key (inserted, never changed), client, status (like client, but as a transition), service, fact (inserted by services), constant (no column of the view), computed (nobody), special (pieces of code).';
+
+CREATE FUNCTION run_tracker.compat_id_types() RETURNS TABLE (id text, type text)
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    VALUES ('user_id', 'uuid'), ('journal_entry_id', 'uuid'), ('workflow_id', 'text'), ('session_id', 'text')
+$$;
+COMMENT ON FUNCTION run_tracker.compat_id_types() IS
+'Internal: the ids that come from the application, text in our tables, and the types that they have in its views by default.';
+
+CREATE FUNCTION run_tracker.compat_writes(application text, id_types jsonb, relation text, whose text[])
+RETURNS TABLE (target text, inserts text, updates text)
+LANGUAGE sql SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT c.target,
+           CASE WHEN min(c.key) IS NULL THEN min(c.writes)
+                ELSE format('CASE WHEN num_nonnulls(%s) > 0 THEN run_tracker.set_keys(NULL, ''{}'', jsonb_build_object(%s)) END',
+                            string_agg(c.writes, ', ' ORDER BY c.n),
+                            string_agg(format('%L, %s', c.key, c.writes), ', ' ORDER BY c.n)) END,
+           CASE WHEN min(c.key) IS NULL THEN
+                    min(format('CASE WHEN new.%1$I IS DISTINCT FROM old.%1$I THEN %2$s ELSE r.%3$I END',
+                               COALESCE(c.name, ''), c.writes, c.target))
+                ELSE format('CASE WHEN ROW(%s) IS DISTINCT FROM ROW(%s) THEN run_tracker.set_keys(r.%I, jsonb_build_object(%s), jsonb_build_object(%s)) ELSE r.%3$I END',
+                            string_agg(format('new.%I', COALESCE(c.name, '')), ', ' ORDER BY c.n),
+                            string_agg(format('old.%I', COALESCE(c.name, '')), ', ' ORDER BY c.n), c.target,
+                            string_agg(format('%L, %s', c.key, regexp_replace(c.writes, '\mnew\.', 'old.', 'g')), ', '
+                                       ORDER BY c.n),
+                            string_agg(format('%L, %s', c.key, c.writes), ', ' ORDER BY c.n)) END
+    FROM run_tracker.compat_columns($1, $2) c
+    WHERE c.relation = $3 AND c.who = ANY ($4) AND c.target IS NOT NULL
+    GROUP BY c.target
+    ORDER BY min(c.n)
+$$;
+COMMENT ON FUNCTION run_tracker.compat_writes(text, jsonb, text, text[]) IS
+'Internal: the columns of the table that some may write through a view, and what an INSERT or UPDATE there puts into them.';
+
+CREATE FUNCTION run_tracker.compat_relations(application text)
+RETURNS TABLE (relation text, base text, filter text, keys text[], repeatable boolean, before_insert text,
+               after_insert text, before_update text, after_update text, description text)
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN QUERY EXECUTE format('SELECT * FROM run_tracker.%I()', 'compat_' || application || '_relations');
+END
+$$;
+COMMENT ON FUNCTION run_tracker.compat_relations(text) IS
+'Internal: the writable views of an application: table, condition on its alias r, columns of the view that are the key, whether INSERT of a row that exists returns that instead of failing, and pieces of PL/pgSQL for its trigger.';
+
+CREATE FUNCTION run_tracker.compat_view(application text, id_types jsonb, relation text) RETURNS text
+LANGUAGE sql SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT format(E'SELECT %s\nFROM run_tracker.%I r%s',
+                  string_agg(format('CAST(%s AS %s) AS %I', c.reads, c.type, c.name), E',\n       ' ORDER BY c.n),
+                  min(v.base), E'\nWHERE ' || min(v.filter))
+    FROM run_tracker.compat_relations($1) v
+         JOIN run_tracker.compat_columns($1, $2) c ON c.relation = v.relation
+    WHERE v.relation = $3 AND c.name IS NOT NULL
+$$;
+COMMENT ON FUNCTION run_tracker.compat_view(text, jsonb, text) IS 'Internal: the query of a view.';
+
+CREATE FUNCTION run_tracker.compat_trigger(application text, id_types jsonb, relation text) RETURNS text
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $function$
+#variable_conflict use_variable
+DECLARE
+    v record;
+    row_read text;
+    row_key text;
+    same_row text;
+    made_row text;
+    fixed text;
+    fixed_names text;
+    transition text;
+    piece text;
+    statements text[] := '{}';
+    whose text[];
+BEGIN
+    SELECT * INTO STRICT v FROM run_tracker.compat_relations($1) m WHERE m.relation = $3;
+    SELECT string_agg(CASE c.who WHEN 'special' THEN format('new.%1$I AS %1$I', c.name)
+                      ELSE format('CAST(%s AS %s) AS %I', c.reads, c.type, c.name) END, E',\n           ' ORDER BY c.n),
+           string_agg(format('r.%I AS %I', c.target, c.name), ', ' ORDER BY c.n)
+               FILTER (WHERE c.name = ANY (v.keys) OR c.who = 'status'),
+           string_agg(format('r.%I = old.%I', c.target, c.name), ' AND ' ORDER BY c.n) FILTER (WHERE c.name = ANY (v.keys)),
+           string_agg(format('r.%I = result.%I', c.target, c.name), ' AND ' ORDER BY c.n) FILTER (WHERE c.name = ANY (v.keys)),
+           string_agg(format('new.%1$I IS DISTINCT FROM old.%1$I', c.name), ' OR ' ORDER BY c.n) FILTER (WHERE c.who = 'key'),
+           string_agg(format('"%s"', c.name), ', ' ORDER BY c.n) FILTER (WHERE c.who = 'key')
+    INTO row_read, row_key, same_row, made_row, fixed, fixed_names
+    FROM run_tracker.compat_columns($1, $2) c WHERE c.relation = $3 AND c.name IS NOT NULL;
+
+    -- for services, and for clients: an INSERT and an UPDATE
+    FOREACH whose SLICE 1 IN ARRAY '{{key,client,status,service,fact,constant},{key,client,constant,"","",""}}'::text[] LOOP
+        SELECT format(E'INSERT INTO run_tracker.%I AS r (%s)\n            VALUES (%s)\n            ON CONFLICT DO NOTHING RETURNING %s INTO result;',
+                      v.base, string_agg(quote_ident(w.target), ', '), string_agg(w.inserts, E',\n                '), row_key)
+        INTO piece FROM run_tracker.compat_writes($1, $2, $3, whose) w;
+        statements := statements || piece;
+    END LOOP;
+    FOREACH whose SLICE 1 IN ARRAY '{{client,status,service},{client,status,""}}'::text[] LOOP
+        SELECT format(E'UPDATE run_tracker.%I AS r SET\n            %s\n        WHERE %s%s\n        RETURNING %s INTO result;', v.base,
+                      COALESCE(string_agg(format('%I = %s', w.target, w.updates), E',\n            '),
+                               -- nothing can be changed: a key that is what it was
+                               (SELECT format('%1$I = r.%1$I', min(c.target)) FROM run_tracker.compat_columns($1, $2) c
+                                WHERE c.relation = $3 AND c.name = v.keys[1])),
+                      same_row,
+                      (SELECT string_agg(format(E'\n          AND (new.%1$I IS NOT DISTINCT FROM old.%1$I OR CAST(%2$s AS %3$s) IS NOT DISTINCT FROM old.%1$I)',
+                                                c.name, c.reads, c.type), '' ORDER BY c.n)
+                       FROM run_tracker.compat_columns($1, $2) c
+                       WHERE c.relation = $3 AND c.who = ANY (whose) AND c.name IS NOT NULL),
+                      row_key)
+        INTO piece FROM run_tracker.compat_writes($1, $2, $3, whose) w;
+        statements := statements || piece;
+    END LOOP;
+    SELECT format(E'\n        IF NOT service AND new.%1$I <> result.%1$I THEN\n            UPDATE run_tracker.%2$I AS r SET %3$I = %4$s WHERE %5$s;\n        END IF;',
+                  c.name, v.base, c.target, c.writes, made_row)
+    INTO transition FROM run_tracker.compat_columns($1, $2) c WHERE c.relation = $3 AND c.who = 'status';
+
+    RETURN format($trigger$
+DECLARE
+    service constant boolean := run_tracker.is_service();
+    result record;
+BEGIN
+    IF TG_OP = 'INSERT' THEN%s
+        IF service THEN
+            %s
+        ELSE
+            %s
+        END IF;
+        IF FOUND THEN%s%s
+        ELSE
+            SELECT %s INTO result FROM run_tracker.%I r WHERE %s%s;
+            IF NOT FOUND OR %L THEN
+                RAISE EXCEPTION 'a row of view "%%" with this key exists already', TG_TABLE_NAME
+                    USING ERRCODE = 'unique_violation', TABLE = TG_TABLE_NAME, SCHEMA = TG_TABLE_SCHEMA,
+                          DETAIL = format('Key (%s)=(%%s) already exists.', concat_ws(', ', %s));
+            END IF;
+        END IF;
+    ELSE
+        IF %s THEN
+            RAISE EXCEPTION 'a column of view "%%" cannot be changed', TG_TABLE_NAME
+                USING ERRCODE = 'object_not_in_prerequisite_state', TABLE = TG_TABLE_NAME, SCHEMA = TG_TABLE_SCHEMA,
+                      DETAIL = 'Columns that stay as they are: %s.';
+        END IF;%s
+        %s
+        IF NOT FOUND THEN
+            IF EXISTS (SELECT FROM run_tracker.%I r WHERE %s) THEN
+                RAISE EXCEPTION 'could not update view "%%" due to concurrent update', TG_TABLE_NAME
+                    USING ERRCODE = 'serialization_failure', TABLE = TG_TABLE_NAME, SCHEMA = TG_TABLE_SCHEMA,
+                          HINT = 'Repeat the statement.';
+            END IF;
+            RETURN NULL;
+        END IF;%s
+    END IF;
+    SELECT %s
+    INTO result FROM run_tracker.%I r WHERE %s;
+    RETURN result;
+END
+$trigger$,
+        E'\n' || v.before_insert, statements[1], statements[2], COALESCE(transition, E'\n            NULL;'),
+        E'\n' || v.after_insert, row_key, v.base, replace(same_row, 'old.', 'new.'), ' AND ' || v.filter, NOT v.repeatable,
+        array_to_string(v.keys, ', '), (SELECT string_agg(format('new.%I', k), ', ') FROM unnest(v.keys) k),
+        fixed, fixed_names, E'\n' || v.before_update,
+        CASE WHEN statements[3] = statements[4] THEN statements[3]
+             ELSE format(E'IF service THEN\n        %s\n        ELSE\n        %s\n        END IF;', statements[3], statements[4]) END,
+        v.base, same_row, E'\n' || v.after_update, row_read, v.base, made_row);
+END
+$function$;
+COMMENT ON FUNCTION run_tracker.compat_trigger(text, jsonb, text) IS
+'Internal: the body of the trigger INSTEAD OF INSERT OR UPDATE of a view. A column that changes must still have the value that it was changed from: nothing that others have written meanwhile is lost.';
+
+CREATE FUNCTION run_tracker.compat_objects(application text, schema regnamespace)
+RETURNS TABLE (kind text, identity text)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT CASE WHEN o.classid = 'pg_proc'::regclass THEN 'FUNCTION' ELSE 'VIEW' END,
+           CASE WHEN o.classid = 'pg_proc'::regclass THEN o.objid::regprocedure::text ELSE o.objid::regclass::text END
+    FROM (SELECT 'pg_class'::regclass AS classid, c.oid AS objid FROM pg_class c
+          WHERE c.relkind = 'v' AND c.relnamespace = schema
+          UNION ALL
+          SELECT 'pg_proc'::regclass, p.oid FROM pg_proc p WHERE p.pronamespace = schema) o
+         JOIN pg_description d ON d.classoid = o.classid AND d.objoid = o.objid AND d.objsubid = 0
+    WHERE d.description LIKE '%' || run_tracker.compat_mark(application)
+$$;
+COMMENT ON FUNCTION run_tracker.compat_objects(text, regnamespace) IS
+'Internal: what create_compat() has made for an application in a schema; known by the end of the comment.';
+
+CREATE FUNCTION run_tracker.compat_mark(application text) RETURNS text
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
+AS $$ SELECT format(' (create_compat: %s)', application) $$;
+COMMENT ON FUNCTION run_tracker.compat_mark(text) IS 'Internal: how comments of views and functions of create_compat() end.';
+
+CREATE FUNCTION run_tracker.compat_check(application text, schema regnamespace) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF application IS NULL OR NOT application = ANY ('{spar,iflow,ai_runs,spark,workflow}') THEN
+        RAISE EXCEPTION 'unknown application'
+            USING ERRCODE = 'invalid_parameter_value', DETAIL = format('The application is %s.', quote_nullable(left(application, 100))),
+                  HINT = 'Applications are spar, iflow, ai_runs, spark and workflow.';
+    ELSIF schema IS NULL OR NOT EXISTS (SELECT FROM pg_namespace n WHERE n.oid = schema) THEN
+        RAISE EXCEPTION 'argument "schema" must name a schema' USING ERRCODE = 'invalid_parameter_value';
+    ELSIF schema = 'run_tracker'::regnamespace OR schema = 'information_schema'::regnamespace OR schema::text LIKE 'pg\_%' THEN
+        RAISE EXCEPTION 'schema "%" is not for views of applications', schema
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Name the schema in which the application looks for its tables.';
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION run_tracker.compat_check(text, regnamespace) IS 'Internal: checks the arguments of create_compat().';
+
+CREATE FUNCTION run_tracker.compat_require_free(application text, schema regnamespace, kind text, name text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    classid oid := CASE kind WHEN 'function' THEN 'pg_proc' ELSE 'pg_class' END::regclass;
+    taken oid;
+BEGIN
+    IF kind = 'function' THEN
+        SELECT p.oid INTO taken FROM pg_proc p
+        WHERE p.pronamespace = schema AND p.proname = name
+          AND COALESCE(obj_description(p.oid, 'pg_proc'), '') NOT LIKE '%' || run_tracker.compat_mark(application);
+    ELSE
+        SELECT c.oid INTO taken FROM pg_class c
+        WHERE c.relnamespace = schema AND c.relname = name
+          AND COALESCE(obj_description(c.oid, 'pg_class'), '') NOT LIKE '%' || run_tracker.compat_mark(application);
+    END IF;
+    IF FOUND THEN
+        RAISE EXCEPTION '% "%.%" already exists', kind, schema, quote_ident(name)
+            USING ERRCODE = CASE kind WHEN 'function' THEN 'duplicate_function' ELSE 'duplicate_table' END,
+                  HINT = CASE kind WHEN 'function' THEN 'Rename it, or name another schema.'
+                         ELSE 'Rename it or move it to another schema; import_table() then copies its rows.' END;
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION run_tracker.compat_require_free(text, regnamespace, text, text) IS
+'Internal: refuses to replace what create_compat() has not made.';
+
+CREATE FUNCTION run_tracker.create_compat(application text, schema regnamespace, id_types jsonb DEFAULT '{}',
+    public_rows boolean DEFAULT false) RETURNS text[]
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET client_min_messages = warning
+AS $function$
+DECLARE
+    types jsonb;
+    rel record;
+    fun record;
+    col record;
+    view text;
+    writer text;
+    made text[] := '{}';
+BEGIN
+    PERFORM run_tracker.require_tables();
+    PERFORM run_tracker.compat_check(application, schema);
+    types := run_tracker.compat_types(application, id_types);
+    PERFORM run_tracker.compat_public_rows(application, public_rows);
+    FOR rel IN SELECT * FROM run_tracker.compat_indexes(application, types) LOOP
+        EXECUTE rel.definition;
+    END LOOP;
+
+    FOR rel IN SELECT * FROM run_tracker.compat_relations(application) LOOP
+        view := format('%s.%I', schema, rel.relation);
+        writer := format('%s.%I', schema, rel.relation || '_write');
+        PERFORM run_tracker.compat_require_free(application, schema, 'relation', rel.relation);
+        PERFORM run_tracker.compat_require_free(application, schema, 'function', rel.relation || '_write');
+        EXECUTE format(E'CREATE OR REPLACE VIEW %s WITH (security_invoker = true) AS\n%s', view,
+                       run_tracker.compat_view(application, types, rel.relation));
+        EXECUTE format('COMMENT ON VIEW %s IS %L', view, rel.description || run_tracker.compat_mark(application));
+        FOR col IN SELECT * FROM run_tracker.compat_columns(application, types) c
+                   WHERE c.relation = rel.relation AND c.name IS NOT NULL LOOP
+            EXECUTE format('COMMENT ON COLUMN %s.%I IS %L', view, col.name, col.description);
+        END LOOP;
+        EXECUTE format('CREATE OR REPLACE FUNCTION %s() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS %L',
+                       writer, run_tracker.compat_trigger(application, types, rel.relation));
+        EXECUTE format('COMMENT ON FUNCTION %s() IS %L', writer,
+                       format('Trigger of view %s: writes to run_tracker.%I.', view, rel.base) || run_tracker.compat_mark(application));
+        EXECUTE format('CREATE OR REPLACE TRIGGER run_tracker_write INSTEAD OF INSERT OR UPDATE ON %s
+                        FOR EACH ROW EXECUTE FUNCTION %s()', view, writer);
+        EXECUTE format('CREATE OR REPLACE TRIGGER run_tracker_delete INSTEAD OF DELETE ON %s
+                        FOR EACH ROW EXECUTE FUNCTION run_tracker.compat_delete(%s)', view,
+                       (SELECT concat_ws(', ', quote_literal(rel.base),
+                                         string_agg(format('%L, %L', c.target, c.name), ', ' ORDER BY c.n))
+                        FROM run_tracker.compat_columns(application, types) c
+                        WHERE c.relation = rel.relation AND c.name = ANY (rel.keys)));
+        -- who may do what is decided by the tables below, where whoever uses the view needs the privileges
+        EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON %s TO PUBLIC', view);
+        made := made || view;
+    END LOOP;
+
+    FOR fun IN SELECT * FROM run_tracker.compat_extras(application, schema, types) LOOP
+        PERFORM run_tracker.compat_require_free(application, schema, fun.kind, fun.name);
+        EXECUTE fun.definition;
+        IF fun.kind = 'function' THEN
+            view := (SELECT p.oid::regprocedure::text FROM pg_proc p WHERE p.pronamespace = schema AND p.proname = fun.name);
+            EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO PUBLIC', view);
+            EXECUTE format('COMMENT ON FUNCTION %s IS %L', view, fun.description || run_tracker.compat_mark(application));
+        ELSE
+            view := format('%s.%I', schema, fun.name);
+            EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON %s TO PUBLIC', view);
+            EXECUTE format('COMMENT ON VIEW %s IS %L', view, fun.description || run_tracker.compat_mark(application));
+        END IF;
+        made := made || view;
+    END LOOP;
+    RETURN made;
+END
+$function$;
+COMMENT ON FUNCTION run_tracker.create_compat(text, regnamespace, jsonb, boolean) IS
+'Makes the views and functions of an application (spar, iflow, ai_runs, spark or workflow) in a schema, under the names of the tables that it had, and returns their names. They belong to the caller, show everyone their own rows (security_invoker), and can be written like tables. Types of ids that come from the application are uuid for user_id and journal_entry_id, text for workflow_id and session_id, or what id_types says: uuid, text, bigint or integer. public_rows, for workflow only, lets everyone who may read runs see those without a user. Can be repeated: after an upgrade, say. Makes indexes, too, which waits for writers. 22023 for bad arguments, 42P07 or 42723 if a name is taken. For the owner of the tables.';
+
+CREATE FUNCTION run_tracker.compat_types(application text, id_types jsonb) RETURNS jsonb
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    bad text;
+BEGIN
+    IF jsonb_typeof(COALESCE(id_types, '{}')) <> 'object' THEN
+        RAISE EXCEPTION 'argument "id_types" must be a JSON object' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    SELECT t.key INTO bad FROM jsonb_each_text(id_types) t
+    WHERE NOT EXISTS (SELECT FROM run_tracker.compat_id_types() d WHERE d.id = t.key)
+       OR COALESCE(t.value, '') NOT IN ('uuid', 'text', 'bigint', 'integer')
+    LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'argument "id_types" has a bad key or value'
+            USING ERRCODE = 'invalid_parameter_value', DETAIL = format('The key is "%s".', left(bad, 100)),
+                  HINT = 'Keys are user_id, journal_entry_id, workflow_id and session_id; values are uuid, text, bigint and integer.';
+    END IF;
+    RETURN (SELECT jsonb_object_agg(d.id, COALESCE(id_types ->> d.id, d.type)) FROM run_tracker.compat_id_types() d);
+END
+$$;
+COMMENT ON FUNCTION run_tracker.compat_types(text, jsonb) IS
+'Internal: the types of the ids that come from the application.';
+
+CREATE FUNCTION run_tracker.compat_extras(application text, schema regnamespace, id_types jsonb)
+RETURNS TABLE (kind text, name text, definition text, description text)
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN QUERY EXECUTE format($query$
+        SELECT m.kind, m.name,
+               regexp_replace(regexp_replace(m.definition, '@schema@', $1, 'g'), '@user_id@', $2, 'g'), m.description
+        FROM run_tracker.%I() m$query$, 'compat_' || application || '_extras')
+    USING schema::text, id_types ->> 'user_id';
+END
+$$;
+COMMENT ON FUNCTION run_tracker.compat_extras(text, regnamespace, jsonb) IS
+'Internal: functions, and views that need no trigger, of an application.';
+
+CREATE FUNCTION run_tracker.compat_indexes(application text, id_types jsonb)
+RETURNS TABLE (name text, definition text, applications text[])
+LANGUAGE sql SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT i.name, format('CREATE INDEX IF NOT EXISTS %I ON run_tracker.', i.name) || i.definition, i.applications
+    FROM (VALUES
+        ('runs_user_uuid_idx', 'runs ((' || run_tracker.compat_id('user_id', 'uuid') || '), created_at DESC, run_id DESC)',
+         '{spar,iflow,ai_runs,workflow}'::text[], 'uuid'),
+        -- a change of status makes an entry here: that is the price of finding what is stuck by the words of an application
+        ('runs_open_created_at_idx', 'runs (created_at) WHERE status IN (''pending'', ''processing'', ''analyzing'',
+          ''documentation_ready'', ''generating'', ''running'', ''queued'', ''building'')',
+         '{spar,iflow,spark,workflow}', NULL),
+        ('tasks_user_uuid_idx', 'tasks ((' || run_tracker.compat_id('user_id', 'uuid') || '), created_at DESC)', '{ai_runs}', 'uuid'),
+        ('artifacts_artifact_id_idx', 'artifacts (artifact_id)', '{iflow,spark}', NULL),
+        ('retrievals_retrieval_id_idx', 'retrievals (retrieval_id)', '{iflow}', NULL),
+        ('logs_log_id_idx', 'logs (log_id)', '{iflow}', NULL)) AS i (name, definition, applications, user_type)
+    WHERE $1 = ANY (i.applications) AND (i.user_type IS NULL OR i.user_type = $2 ->> 'user_id')
+$$;
+COMMENT ON FUNCTION run_tracker.compat_indexes(text, jsonb) IS
+'Internal: the indexes that only views of applications need, and which of them do.';
+
+CREATE FUNCTION run_tracker.compat_public_rows(application text, visible boolean) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET client_min_messages = warning
+AS $$
+BEGIN
+    IF visible AND application <> 'workflow' THEN
+        RAISE EXCEPTION 'argument "public_rows" is for application "workflow" only' USING ERRCODE = 'invalid_parameter_value';
+    ELSIF application = 'workflow' AND visible IS DISTINCT FROM run_tracker.has_policy('run_tracker.runs', 'public_rows') THEN
+        DROP POLICY IF EXISTS public_rows ON run_tracker.runs;
+        IF visible THEN
+            CREATE POLICY public_rows ON run_tracker.runs FOR SELECT USING (user_id = '' AND lifecycle = 'workflow');
+            COMMENT ON POLICY public_rows ON run_tracker.runs IS
+            'Whoever may read runs sees workflow executions without a user: create_compat() was told so.';
+        END IF;
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION run_tracker.compat_public_rows(text, boolean) IS
+'Internal: makes or drops the policy behind public_rows of create_compat().';
+
+CREATE FUNCTION run_tracker.drop_compat(application text, schema regnamespace) RETURNS text[]
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    views text[];
+    functions text[];
+    index text;
+BEGIN
+    PERFORM run_tracker.compat_check(application, schema);
+    SELECT array_agg(o.identity ORDER BY o.identity) FILTER (WHERE o.kind = 'VIEW'),
+           array_agg(o.identity ORDER BY o.identity) FILTER (WHERE o.kind = 'FUNCTION')
+    INTO views, functions FROM run_tracker.compat_objects(application, schema) o;
+    IF views IS NOT NULL THEN
+        EXECUTE format('DROP VIEW %s', array_to_string(views, ', '));
+    END IF;
+    IF functions IS NOT NULL THEN
+        EXECUTE format('DROP FUNCTION %s', array_to_string(functions, ', '));
+    END IF;
+
+    -- what only these views needed
+    FOR index IN
+        SELECT i.name FROM run_tracker.compat_indexes(application, '{"user_id": "uuid"}') i
+        WHERE NOT EXISTS (SELECT FROM unnest(i.applications) a, pg_namespace n, run_tracker.compat_objects(a, n.oid))
+    LOOP
+        EXECUTE format('DROP INDEX IF EXISTS run_tracker.%I', index);
+    END LOOP;
+    IF NOT EXISTS (SELECT FROM pg_namespace n, run_tracker.compat_objects(application, n.oid)) THEN
+        PERFORM run_tracker.compat_public_rows(application, false);
+    END IF;
+    RETURN views || functions;
+END
+$$;
+COMMENT ON FUNCTION run_tracker.drop_compat(text, regnamespace) IS
+'Drops what create_compat() made for an application in a schema, and returns the names: no row is lost, the tables are where they were. 2BP01 if something of the user''s depends on it. For the owner of the tables.';
