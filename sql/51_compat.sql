@@ -23,7 +23,7 @@ COMMENT ON FUNCTION run_tracker.set_keys(jsonb, jsonb, jsonb) IS
 'What triggers of the views of create_compat() do to a JSON object whose keys are columns of the view: sets the keys whose value differs between old and new, and removes those that are null in new.';
 
 CREATE FUNCTION run_tracker.compat_id(expression text, type text) RETURNS text
-LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
+LANGUAGE sql IMMUTABLE STRICT SET search_path = pg_catalog, pg_temp
 AS $$
     -- built-in functions only: an index on the expression of a uuid serves the views
     SELECT CASE type
@@ -41,7 +41,7 @@ LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
 AS $$
     -- other writers may have put anything there: what is not of the type is shown as null
     SELECT CASE
-        WHEN key IS NULL THEN NULL
+        WHEN key IS NULL OR col IS NULL THEN NULL
         WHEN type = 'jsonb' THEN format('NULLIF(r.%I -> %L, ''null'')', col, key)
         WHEN type = 'text' THEN format('r.%I ->> %L', col, key)
         WHEN type = 'boolean' THEN
@@ -57,7 +57,7 @@ COMMENT ON FUNCTION run_tracker.compat_key(text, text, text) IS
 CREATE FUNCTION run_tracker.compat_columns(application text, id_types jsonb)
 RETURNS TABLE (relation text, n bigint, name text, type text, reads text, target text, key text, writes text, who text,
                description text)
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql STRICT SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 BEGIN
@@ -91,7 +91,7 @@ COMMENT ON FUNCTION run_tracker.compat_id_types() IS
 
 CREATE FUNCTION run_tracker.compat_writes(application text, id_types jsonb, relation text, whose text[])
 RETURNS TABLE (target text, inserts text, updates text)
-LANGUAGE sql SET search_path = pg_catalog, pg_temp
+LANGUAGE sql STRICT SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT c.target,
            CASE WHEN min(c.key) IS NULL THEN min(c.writes)
@@ -118,7 +118,7 @@ COMMENT ON FUNCTION run_tracker.compat_writes(text, jsonb, text, text[]) IS
 CREATE FUNCTION run_tracker.compat_relations(application text)
 RETURNS TABLE (relation text, base text, filter text, keys text[], repeatable boolean, before_insert text,
                after_insert text, before_update text, after_update text, description text)
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql STRICT SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     RETURN QUERY EXECUTE format('SELECT * FROM run_tracker.%I()', 'compat_' || application || '_relations');
@@ -128,7 +128,7 @@ COMMENT ON FUNCTION run_tracker.compat_relations(text) IS
 'Internal: the writable views of an application: table, condition on its alias r, columns of the view that are the key, whether INSERT of a row that exists returns that instead of failing, and pieces of PL/pgSQL for its trigger.';
 
 CREATE FUNCTION run_tracker.compat_view(application text, id_types jsonb, relation text) RETURNS text
-LANGUAGE sql SET search_path = pg_catalog, pg_temp
+LANGUAGE sql STRICT SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT format(E'SELECT %s\nFROM run_tracker.%I r%s',
                   string_agg(format('CAST(%s AS %s) AS %I', c.reads, c.type, c.name), E',\n       ' ORDER BY c.n),
@@ -140,7 +140,7 @@ $$;
 COMMENT ON FUNCTION run_tracker.compat_view(text, jsonb, text) IS 'Internal: the query of a view.';
 
 CREATE FUNCTION run_tracker.compat_trigger(application text, id_types jsonb, relation text) RETURNS text
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql STRICT SET search_path = pg_catalog, pg_temp
 AS $function$
 #variable_conflict use_variable
 DECLARE
@@ -249,7 +249,7 @@ COMMENT ON FUNCTION run_tracker.compat_trigger(text, jsonb, text) IS
 
 CREATE FUNCTION run_tracker.compat_objects(application text, schema regnamespace)
 RETURNS TABLE (kind text, identity text, name text)
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+LANGUAGE sql STABLE STRICT SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT o.kind, o.identity, o.name
     FROM (SELECT 'view', c.oid::regclass::text, c.relname::text, c.relowner, obj_description(c.oid, 'pg_class')
@@ -266,7 +266,7 @@ COMMENT ON FUNCTION run_tracker.compat_objects(text, regnamespace) IS
 'Internal: what create_compat() has made for an application in a schema; known by the end of the comment.';
 
 CREATE FUNCTION run_tracker.compat_mark(application text) RETURNS text
-LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
+LANGUAGE sql IMMUTABLE STRICT SET search_path = pg_catalog, pg_temp
 AS $$ SELECT format(' (create_compat: %s)', application) $$;
 COMMENT ON FUNCTION run_tracker.compat_mark(text) IS 'Internal: how comments of views and functions of create_compat() end.';
 
@@ -289,7 +289,7 @@ $$;
 COMMENT ON FUNCTION run_tracker.compat_check(text, regnamespace) IS 'Internal: checks the arguments of create_compat().';
 
 CREATE FUNCTION run_tracker.compat_require_free(application text, schema regnamespace, kind text, name text) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql STRICT SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     IF (EXISTS (SELECT FROM pg_proc p WHERE kind = 'function' AND p.pronamespace = schema AND p.proname = name)
@@ -401,7 +401,7 @@ COMMENT ON FUNCTION run_tracker.compat_types(text, jsonb) IS
 
 CREATE FUNCTION run_tracker.compat_extras(application text, schema regnamespace, id_types jsonb)
 RETURNS TABLE (kind text, name text, definition text, description text)
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql STRICT SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     RETURN QUERY EXECUTE format($query$
@@ -416,7 +416,7 @@ COMMENT ON FUNCTION run_tracker.compat_extras(text, regnamespace, jsonb) IS
 
 CREATE FUNCTION run_tracker.compat_indexes(application text, id_types jsonb)
 RETURNS TABLE (name text, definition text, applications text[])
-LANGUAGE sql SET search_path = pg_catalog, pg_temp
+LANGUAGE sql STRICT SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT i.name, format('CREATE INDEX IF NOT EXISTS %I ON run_tracker.', i.name) || i.definition, i.applications
     FROM (VALUES
@@ -436,7 +436,7 @@ COMMENT ON FUNCTION run_tracker.compat_indexes(text, jsonb) IS
 'Internal: the indexes that only views of applications need, and which of them do.';
 
 CREATE FUNCTION run_tracker.compat_public_rows(application text, visible boolean) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET client_min_messages = warning
+LANGUAGE plpgsql STRICT SET search_path = pg_catalog, pg_temp SET client_min_messages = warning
 AS $$
 BEGIN
     IF visible AND application <> 'workflow' THEN
