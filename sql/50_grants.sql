@@ -41,7 +41,7 @@ AS $$
               log_retrieval,add_artifact,heartbeat_run,release_run,create_runs,create_tasks,complete_tasks,check_batch,
               task_target,ensure_account,record_usage,log_request,reserve_usage,settle_usage,release_usage,
               open_session,touch_session,close_session,append_delta,consume_rate_limit,consume_rate_limit_or_fail,
-              set_keys}'::text[]
+              set_keys,resolve_conflict}'::text[]
            ELSE '{}' END
         || CASE WHEN whom IN ('service', 'owner') THEN
             '{define_lifecycle,drop_lifecycle,rebuild_totals,claim_runs,expire_runs,purge_runs,schedule_maintenance,
