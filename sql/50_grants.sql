@@ -55,7 +55,9 @@ AS $$
             '{create_compat,drop_compat,compat_check,compat_columns,compat_delete,compat_extras,compat_id,compat_id_types,
               compat_indexes,compat_key,compat_mark,compat_objects,compat_public_rows,compat_relations,
               compat_require_free,compat_trigger,compat_types,compat_view,compat_writes,
-              compat_spar_relations,compat_spar_columns,compat_spar_extras}'::text[]
+              compat_spar_relations,compat_spar_columns,compat_spar_extras,
+              compat_ai_runs_relations,compat_ai_runs_columns,compat_ai_runs_extras,compat_response,compat_total,
+              conversation_query}'::text[]
            ELSE '{}' END
 $$;
 COMMENT ON FUNCTION run_tracker.functions_for(text) IS

@@ -130,9 +130,14 @@ COMMENT ON FUNCTION run_tracker.compat_relations(text) IS
 CREATE FUNCTION run_tracker.compat_view(application text, id_types jsonb, relation text) RETURNS text
 LANGUAGE sql STRICT SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT format(E'SELECT %s\nFROM run_tracker.%I r%s',
-                  string_agg(format('CAST(%s AS %s) AS %I', c.reads, c.type, c.name), E',\n       ' ORDER BY c.n),
-                  min(v.base), E'\nWHERE ' || min(v.filter))
+    -- an UPDATE reads a special column twice, as OLD and in its expression: it is not to be computed twice
+    SELECT format(E'SELECT %s\nFROM run_tracker.%I r%s%s',
+                  string_agg(format('CAST(%s AS %s) AS %I', CASE c.who WHEN 'special' THEN format('s.%I', c.name) ELSE c.reads END,
+                                    c.type, c.name), E',\n       ' ORDER BY c.n),
+                  min(v.base),
+                  E',\n     LATERAL (SELECT ' || string_agg(format('%s AS %I', c.reads, c.name), ', ' ORDER BY c.n)
+                                          FILTER (WHERE c.who = 'special') || ' OFFSET 0) s',
+                  E'\nWHERE ' || min(v.filter))
     FROM run_tracker.compat_relations($1) v
          JOIN run_tracker.compat_columns($1, $2) c ON c.relation = v.relation
     WHERE v.relation = $3 AND c.name IS NOT NULL
@@ -151,6 +156,7 @@ DECLARE
     made_row text;
     fixed text;
     fixed_names text;
+    changed text;
     transition text;
     piece text;
     statements text[] := '{}';
@@ -164,8 +170,10 @@ BEGIN
            string_agg(format('r.%I = old.%I', c.target, c.name), ' AND ' ORDER BY c.n) FILTER (WHERE c.name = ANY (v.keys)),
            string_agg(format('r.%I = result.%I', c.target, c.name), ' AND ' ORDER BY c.n) FILTER (WHERE c.name = ANY (v.keys)),
            string_agg(format('new.%1$I IS DISTINCT FROM old.%1$I', c.name), ' OR ' ORDER BY c.n) FILTER (WHERE c.who = 'key'),
-           string_agg(format('"%s"', c.name), ', ' ORDER BY c.n) FILTER (WHERE c.who = 'key')
-    INTO row_read, row_key, same_row, made_row, fixed, fixed_names
+           string_agg(format('"%s"', c.name), ', ' ORDER BY c.n) FILTER (WHERE c.who = 'key'),
+           string_agg(format('new.%1$I IS DISTINCT FROM old.%1$I', c.name), E'\n            OR ' ORDER BY c.n)
+               FILTER (WHERE c.who IN ('client', 'status', 'service'))
+    INTO row_read, row_key, same_row, made_row, fixed, fixed_names, changed
     FROM run_tracker.compat_columns($1, $2) c WHERE c.relation = $3 AND c.name IS NOT NULL;
 
     -- for services, and for clients: an INSERT and an UPDATE
@@ -214,7 +222,12 @@ BEGIN
                 USING ERRCODE = 'object_not_in_prerequisite_state', TABLE = TG_TABLE_NAME, SCHEMA = TG_TABLE_SCHEMA,
                       DETAIL = 'Columns that stay as they are: %s.';
         END IF;%s
-        %s
+        IF %s THEN
+            %s
+        ELSE
+            -- who changes nothing waits for nobody
+            SELECT %s INTO result FROM run_tracker.%I r WHERE %s;
+        END IF;
         IF NOT FOUND THEN
             IF EXISTS (SELECT FROM run_tracker.%I r WHERE %s) THEN
                 RAISE EXCEPTION 'could not update view "%%" due to concurrent update', TG_TABLE_NAME
@@ -238,10 +251,10 @@ $trigger$,
              WHERE c.relation = $3 AND c.who = 'key' AND c.name <> ALL (v.keys)))
         ELSE 'false' END,
         transition, E'\n' || v.after_insert,
-        fixed, fixed_names, E'\n' || v.before_update,
+        fixed, fixed_names, E'\n' || v.before_update, COALESCE(changed, 'false'),
         CASE WHEN statements[3] = statements[4] THEN statements[3]
              ELSE format(E'IF service THEN\n        %s\n        ELSE\n        %s\n        END IF;', statements[3], statements[4]) END,
-        v.base, same_row, E'\n' || v.after_update, row_read, v.base, made_row);
+        row_key, v.base, same_row, v.base, same_row, E'\n' || v.after_update, row_read, v.base, made_row);
 END
 $function$;
 COMMENT ON FUNCTION run_tracker.compat_trigger(text, jsonb, text) IS
