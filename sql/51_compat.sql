@@ -13,7 +13,7 @@ CREATE FUNCTION run_tracker.set_keys(base jsonb, old jsonb, new jsonb) RETURNS j
 LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT CASE WHEN old = new THEN base ELSE NULLIF(
-        COALESCE(CASE WHEN jsonb_typeof(base) = 'object' THEN base ELSE jsonb_build_object('value', base) END, '{}')
+        CASE WHEN base IS NULL THEN '{}' WHEN jsonb_typeof(base) = 'object' THEN base ELSE jsonb_build_object('value', base) END
             - COALESCE((SELECT array_agg(n.key) FROM jsonb_each(new) n
                         WHERE n.value = 'null' AND old -> n.key IS DISTINCT FROM n.value), '{}')
             || COALESCE((SELECT jsonb_object_agg(n.key, n.value) FROM jsonb_each(new) n
@@ -228,15 +228,9 @@ BEGIN
         ELSE
             %s
         END IF;
-        IF FOUND THEN%s%s
-        ELSE
-            SELECT %s INTO result FROM run_tracker.%I r WHERE %s%s;
-            IF NOT FOUND OR %L THEN
-                RAISE EXCEPTION 'a row of view "%%" with this key exists already', TG_TABLE_NAME
-                    USING ERRCODE = 'unique_violation', TABLE = TG_TABLE_NAME, SCHEMA = TG_TABLE_SCHEMA,
-                          DETAIL = format('Key (%s)=(%%s) already exists.', concat_ws(', ', %s));
-            END IF;
-        END IF;
+        IF NOT FOUND THEN
+            RETURN run_tracker.resolve_conflict(TG_RELID, new, %s);
+        END IF;%s%s
     ELSE
         IF %s THEN
             RAISE EXCEPTION 'a column of view "%%" cannot be changed', TG_TABLE_NAME
@@ -258,9 +252,15 @@ BEGIN
     RETURN result;
 END
 $trigger$,
-        E'\n' || v.before_insert, statements[1], statements[2], COALESCE(transition, E'\n            NULL;'),
-        E'\n' || v.after_insert, row_key, v.base, replace(same_key, 'old.', 'new.'), ' AND ' || v.filter, NOT v.repeatable,
-        array_to_string(v.keys, ', '), (SELECT string_agg(format('new.%I', k), ', ') FROM unnest(v.keys) k),
+        E'\n' || v.before_insert, statements[1], statements[2],
+        -- a repeated request names the same user, or none
+        CASE WHEN v.repeatable THEN format('EXISTS (SELECT FROM run_tracker.%I r WHERE %s%s)', v.base,
+            replace(same_key, 'old.', 'new.'),
+            (SELECT string_agg(format(' AND (new.%1$I IS NULL OR CAST(%2$s AS %3$s) = new.%1$I)', c.name, c.reads, c.type), '')
+             FROM run_tracker.compat_columns($1, $2) c
+             WHERE c.relation = $3 AND c.who = 'key' AND c.name <> ALL (v.keys)))
+        ELSE 'false' END,
+        transition, E'\n' || v.after_insert,
         fixed, fixed_names, E'\n' || v.before_update,
         CASE WHEN statements[3] = statements[4] THEN statements[3]
              ELSE format(E'IF service THEN\n        %s\n        ELSE\n        %s\n        END IF;', statements[3], statements[4]) END,
@@ -271,17 +271,19 @@ COMMENT ON FUNCTION run_tracker.compat_trigger(text, jsonb, text) IS
 'Internal: the body of the trigger INSTEAD OF INSERT OR UPDATE of a view. A column that changes must still have the value that it was changed from: nothing that others have written meanwhile is lost.';
 
 CREATE FUNCTION run_tracker.compat_objects(application text, schema regnamespace)
-RETURNS TABLE (kind text, identity text)
+RETURNS TABLE (kind text, identity text, name text)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT CASE WHEN o.classid = 'pg_proc'::regclass THEN 'FUNCTION' ELSE 'VIEW' END,
-           CASE WHEN o.classid = 'pg_proc'::regclass THEN o.objid::regprocedure::text ELSE o.objid::regclass::text END
-    FROM (SELECT 'pg_class'::regclass AS classid, c.oid AS objid FROM pg_class c
-          WHERE c.relkind = 'v' AND c.relnamespace = schema
+    SELECT o.kind, o.identity, o.name
+    FROM (SELECT 'view', c.oid::regclass::text, c.relname::text, c.relowner, obj_description(c.oid, 'pg_class')
+          FROM pg_class c WHERE c.relkind = 'v' AND c.relnamespace = schema
           UNION ALL
-          SELECT 'pg_proc'::regclass, p.oid FROM pg_proc p WHERE p.pronamespace = schema) o
-         JOIN pg_description d ON d.classoid = o.classid AND d.objoid = o.objid AND d.objsubid = 0
-    WHERE d.description LIKE '%' || run_tracker.compat_mark(application)
+          SELECT 'function', p.oid::regprocedure::text, p.proname::text, p.proowner, obj_description(p.oid, 'pg_proc')
+          FROM pg_proc p WHERE p.pronamespace = schema) AS o (kind, identity, name, owner, description)
+    WHERE right(o.description, length(run_tracker.compat_mark(application))) = run_tracker.compat_mark(application)
+      -- anybody can write such a comment on what is his own
+      AND o.owner IN ((SELECT c.relowner FROM pg_class c WHERE c.oid = 'run_tracker.runs'::regclass),
+                      (SELECT r.oid FROM pg_roles r WHERE r.rolname = CURRENT_USER))
 $$;
 COMMENT ON FUNCTION run_tracker.compat_objects(text, regnamespace) IS
 'Internal: what create_compat() has made for an application in a schema; known by the end of the comment.';
@@ -312,21 +314,11 @@ COMMENT ON FUNCTION run_tracker.compat_check(text, regnamespace) IS 'Internal: c
 CREATE FUNCTION run_tracker.compat_require_free(application text, schema regnamespace, kind text, name text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
-DECLARE
-    classid oid := CASE kind WHEN 'function' THEN 'pg_proc' ELSE 'pg_class' END::regclass;
-    taken oid;
 BEGIN
-    IF kind = 'function' THEN
-        SELECT p.oid INTO taken FROM pg_proc p
-        WHERE p.pronamespace = schema AND p.proname = name
-          AND COALESCE(obj_description(p.oid, 'pg_proc'), '') NOT LIKE '%' || run_tracker.compat_mark(application);
-    ELSE
-        SELECT c.oid INTO taken FROM pg_class c
-        WHERE c.relnamespace = schema AND c.relname = name
-          AND COALESCE(obj_description(c.oid, 'pg_class'), '') NOT LIKE '%' || run_tracker.compat_mark(application);
-    END IF;
-    IF FOUND THEN
-        RAISE EXCEPTION '% "%.%" already exists', kind, schema, quote_ident(name)
+    IF (EXISTS (SELECT FROM pg_proc p WHERE kind = 'function' AND p.pronamespace = schema AND p.proname = name)
+        OR EXISTS (SELECT FROM pg_class c WHERE kind <> 'function' AND c.relnamespace = schema AND c.relname = name))
+       AND NOT EXISTS (SELECT FROM run_tracker.compat_objects(application, schema) o WHERE o.kind = $3 AND o.name = $4) THEN
+        RAISE EXCEPTION '% %.% already exists', CASE kind WHEN 'view' THEN 'relation' ELSE kind END, schema, quote_ident(name)
             USING ERRCODE = CASE kind WHEN 'function' THEN 'duplicate_function' ELSE 'duplicate_table' END,
                   HINT = CASE kind WHEN 'function' THEN 'Rename it, or name another schema.'
                          ELSE 'Rename it or move it to another schema; import_table() then copies its rows.' END;
@@ -360,7 +352,7 @@ BEGIN
     FOR rel IN SELECT * FROM run_tracker.compat_relations(application) LOOP
         view := format('%s.%I', schema, rel.relation);
         writer := format('%s.%I', schema, rel.relation || '_write');
-        PERFORM run_tracker.compat_require_free(application, schema, 'relation', rel.relation);
+        PERFORM run_tracker.compat_require_free(application, schema, 'view', rel.relation);
         PERFORM run_tracker.compat_require_free(application, schema, 'function', rel.relation || '_write');
         EXECUTE format(E'CREATE OR REPLACE VIEW %s WITH (security_invoker = true) AS\n%s', view,
                        run_tracker.compat_view(application, types, rel.relation));
@@ -437,7 +429,7 @@ AS $$
 BEGIN
     RETURN QUERY EXECUTE format($query$
         SELECT m.kind, m.name,
-               regexp_replace(regexp_replace(m.definition, '@schema@', $1, 'g'), '@user_id@', $2, 'g'), m.description
+               replace(replace(m.definition, '@schema@', $1), '@user_id@', $2), m.description
         FROM run_tracker.%I() m$query$, 'compat_' || application || '_extras')
     USING schema::text, id_types ->> 'user_id';
 END
@@ -494,8 +486,8 @@ DECLARE
     index text;
 BEGIN
     PERFORM run_tracker.compat_check(application, schema);
-    SELECT array_agg(o.identity ORDER BY o.identity) FILTER (WHERE o.kind = 'VIEW'),
-           array_agg(o.identity ORDER BY o.identity) FILTER (WHERE o.kind = 'FUNCTION')
+    SELECT array_agg(o.identity ORDER BY o.identity) FILTER (WHERE o.kind = 'view'),
+           array_agg(o.identity ORDER BY o.identity) FILTER (WHERE o.kind = 'function')
     INTO views, functions FROM run_tracker.compat_objects(application, schema) o;
     IF views IS NOT NULL THEN
         EXECUTE format('DROP VIEW %s', array_to_string(views, ', '));
