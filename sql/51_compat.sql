@@ -79,7 +79,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION run_tracker.compat_columns(text, jsonb) IS
-'Internal: the columns of the views of an application: expression over r that reads it, column of the table (and key of that, if it is JSON) and expression over new that writes it, and who writes it: key (inserted, never changed), client, status (like client, but as a transition), service, fact (inserted by services), constant (no column of the view), computed (nobody), special (pieces of code).';
+'Internal: the columns of the views of an application: expression over r that reads it, column of the table (and key of that, if it is JSON) and expression over new that writes it, and who writes it: key (inserted, never changed), client, status (like client, but as a transition), service, fact (inserted by services), hint (like client, but what the view shows is not only that: not checked for concurrent changes), constant (no column of the view), computed (nobody), special (pieces of code).';
 
 CREATE FUNCTION run_tracker.compat_id_types() RETURNS TABLE (id text, type text)
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
@@ -144,6 +144,21 @@ AS $$
 $$;
 COMMENT ON FUNCTION run_tracker.compat_view(text, jsonb, text) IS 'Internal: the query of a view.';
 
+CREATE FUNCTION run_tracker.compat_is_unique(application text, id_types jsonb, relation text) RETURNS boolean
+LANGUAGE sql STRICT SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT EXISTS (
+        SELECT FROM run_tracker.compat_relations($1) v
+             JOIN pg_index i ON i.indrelid = to_regclass('run_tracker.' || v.base) AND i.indisunique AND i.indpred IS NULL
+        WHERE v.relation = $3
+          AND (SELECT array_agg(a.attname::text ORDER BY a.attname) FROM pg_attribute a
+               WHERE a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey))
+            = (SELECT array_agg(c.target ORDER BY c.target::name) FROM run_tracker.compat_columns($1, $2) c
+               WHERE c.relation = $3 AND c.name = ANY (v.keys)))
+$$;
+COMMENT ON FUNCTION run_tracker.compat_is_unique(text, jsonb, text) IS
+'Internal: does the table keep the key of a view unique? Ids that clients may give to what belongs to a run are unique there only.';
+
 CREATE FUNCTION run_tracker.compat_trigger(application text, id_types jsonb, relation text) RETURNS text
 LANGUAGE plpgsql STRICT SET search_path = pg_catalog, pg_temp
 AS $function$
@@ -152,6 +167,7 @@ DECLARE
     v record;
     row_read text;
     row_key text;
+    same_key text;
     same_row text;
     made_row text;
     fixed text;
@@ -166,24 +182,31 @@ BEGIN
     SELECT string_agg(CASE c.who WHEN 'special' THEN format('new.%1$I AS %1$I', c.name)
                       ELSE format('CAST(%s AS %s) AS %I', c.reads, c.type, c.name) END, E',\n           ' ORDER BY c.n),
            string_agg(format('r.%I AS %I', c.target, c.name), ', ' ORDER BY c.n)
-               FILTER (WHERE c.name = ANY (v.keys) OR c.who = 'status'),
+               FILTER (WHERE c.name = ANY (v.keys) OR c.who = 'key' AND c.reads = 'r.' || c.target OR c.who = 'status'),
            string_agg(format('r.%I = old.%I', c.target, c.name), ' AND ' ORDER BY c.n) FILTER (WHERE c.name = ANY (v.keys)),
-           string_agg(format('r.%I = result.%I', c.target, c.name), ' AND ' ORDER BY c.n) FILTER (WHERE c.name = ANY (v.keys)),
+           -- the table need not keep the key of the view unique
+           string_agg(format(CASE WHEN c.name = ANY (v.keys) THEN 'r.%I = old.%I' ELSE 'r.%I IS NOT DISTINCT FROM old.%I' END,
+                             c.target, c.name), ' AND ' ORDER BY c.n)
+               FILTER (WHERE c.name = ANY (v.keys) OR c.who = 'key' AND c.reads = 'r.' || c.target),
            string_agg(format('new.%1$I IS DISTINCT FROM old.%1$I', c.name), ' OR ' ORDER BY c.n) FILTER (WHERE c.who = 'key'),
            string_agg(format('"%s"', c.name), ', ' ORDER BY c.n) FILTER (WHERE c.who = 'key'),
            string_agg(format('new.%1$I IS DISTINCT FROM old.%1$I', c.name), E'\n            OR ' ORDER BY c.n)
                FILTER (WHERE c.who IN ('client', 'status', 'service'))
-    INTO row_read, row_key, same_row, made_row, fixed, fixed_names, changed
+    INTO row_read, row_key, same_key, same_row, fixed, fixed_names, changed
     FROM run_tracker.compat_columns($1, $2) c WHERE c.relation = $3 AND c.name IS NOT NULL;
+    made_row := replace(same_row, 'old.', 'result.');
 
     -- for services, and for clients: an INSERT and an UPDATE
-    FOREACH whose SLICE 1 IN ARRAY '{{key,client,status,service,fact,constant},{key,client,constant,"","",""}}'::text[] LOOP
-        SELECT format(E'INSERT INTO run_tracker.%I AS r (%s)\n            VALUES (%s)\n            ON CONFLICT DO NOTHING RETURNING %s INTO result;',
-                      v.base, string_agg(quote_ident(w.target), ', '), string_agg(w.inserts, E',\n                '), row_key)
+    FOREACH whose SLICE 1 IN ARRAY '{{key,client,status,service,fact,hint,constant},{key,client,hint,constant,"","",""}}'::text[] LOOP
+        SELECT format(E'INSERT INTO run_tracker.%I AS r (%s)\n            SELECT %s%s\n            ON CONFLICT DO NOTHING RETURNING %s INTO result;',
+                      v.base, string_agg(quote_ident(w.target), ', '), string_agg(w.inserts, E',\n                '),
+                      CASE WHEN NOT run_tracker.compat_is_unique($1, $2, $3) THEN
+                          format(E'\n            WHERE NOT EXISTS (SELECT FROM run_tracker.%I r WHERE %s)', v.base,
+                                 replace(same_key, 'old.', 'new.')) END, row_key)
         INTO piece FROM run_tracker.compat_writes($1, $2, $3, whose) w;
         statements := statements || piece;
     END LOOP;
-    FOREACH whose SLICE 1 IN ARRAY '{{client,status,service},{client,status,""}}'::text[] LOOP
+    FOREACH whose SLICE 1 IN ARRAY '{{client,status,hint,service},{client,status,hint,""}}'::text[] LOOP
         SELECT format(E'UPDATE run_tracker.%I AS r SET\n            %s\n        WHERE %s%s\n        RETURNING %s INTO result;', v.base,
                       COALESCE(string_agg(format('%I = %s', w.target, w.updates), E',\n            '),
                                -- nothing can be changed: a key that is what it was
@@ -193,7 +216,7 @@ BEGIN
                       (SELECT string_agg(format(E'\n          AND (new.%1$I IS NOT DISTINCT FROM old.%1$I OR CAST(%2$s AS %3$s) IS NOT DISTINCT FROM old.%1$I)',
                                                 c.name, c.reads, c.type), '' ORDER BY c.n)
                        FROM run_tracker.compat_columns($1, $2) c
-                       WHERE c.relation = $3 AND c.who = ANY (whose) AND c.name IS NOT NULL),
+                       WHERE c.relation = $3 AND c.who = ANY (whose) AND c.who <> 'hint' AND c.name IS NOT NULL),
                       row_key)
         INTO piece FROM run_tracker.compat_writes($1, $2, $3, whose) w;
         statements := statements || piece;
@@ -245,7 +268,7 @@ $trigger$,
         E'\n' || v.before_insert, statements[1], statements[2],
         -- a repeated request names the same user, or none
         CASE WHEN v.repeatable THEN format('EXISTS (SELECT FROM run_tracker.%I r WHERE %s%s)', v.base,
-            replace(same_row, 'old.', 'new.'),
+            replace(same_key, 'old.', 'new.'),
             (SELECT string_agg(format(' AND (new.%1$I IS NULL OR CAST(%2$s AS %3$s) = new.%1$I)', c.name, c.reads, c.type), '')
              FROM run_tracker.compat_columns($1, $2) c
              WHERE c.relation = $3 AND c.who = 'key' AND c.name <> ALL (v.keys)))
