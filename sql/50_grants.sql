@@ -55,7 +55,8 @@ AS $$
             '{create_compat,drop_compat,compat_check,compat_columns,compat_delete,compat_extras,compat_id,compat_id_types,
               compat_indexes,compat_key,compat_mark,compat_objects,compat_public_rows,compat_relations,
               compat_require_free,compat_trigger,compat_types,compat_view,compat_writes,
-              compat_spar_relations,compat_spar_columns,compat_spar_extras}'::text[]
+              compat_spar_relations,compat_spar_columns,compat_spar_extras,
+              compat_workflow_relations,compat_workflow_columns,compat_workflow_extras}'::text[]
            ELSE '{}' END
 $$;
 COMMENT ON FUNCTION run_tracker.functions_for(text) IS
