@@ -26,6 +26,18 @@ AS 'MODULE_PATHNAME', 'run_tracker_run_messages';
 COMMENT ON FUNCTION run_tracker.run_messages(uuid) IS
 'The conversation of a run, oldest message first: [{role, content, timestamp, taskId, metadata {tokens, cost, timeToFirstToken, totalTime, ...}}]; name and parts where a message has them. The numbers of an assistant''s message are those of its task, times in ms. P0002 if there is no such run.';
 
+CREATE FUNCTION run_tracker.conversation_query() RETURNS text
+LANGUAGE c IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'run_tracker_conversation_query';
+COMMENT ON FUNCTION run_tracker.conversation_query() IS
+'Internal: the query that gives the messages of run r.run_id as a JSON array, as run_messages() does, in built-in functions only: for a view.';
+
+CREATE FUNCTION run_tracker.write_messages(run_id uuid, old jsonb, new jsonb) RETURNS bigint
+LANGUAGE c SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'run_tracker_write_messages';
+COMMENT ON FUNCTION run_tracker.write_messages(uuid, jsonb, jsonb) IS
+'Writes a conversation that was read as an array, as run_messages() gives it, and changed: if new begins with all of old, the rest is appended, without waiting for others who append; else the messages that differ are written over, those that are missing deleted, and what others have appended meanwhile stays. Returns how many messages were added, changed and deleted. Each element is an object with a role, which is read back as it was written. 40001 if somebody else has edited the conversation since it was read, P0002 if there is no such run, 22023, 23514 or 54000 if an element can be no message; the detail says which one, counted from 0.';
+
 CREATE FUNCTION run_tracker.install_messages() RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET client_min_messages = warning
 AS $install$

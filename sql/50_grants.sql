@@ -37,11 +37,11 @@ AS $$
         || '{merge_patch,merge_patches,session_state,read_session}'::text[]
         || CASE WHEN whom IN ('client', 'service', 'owner') THEN
             '{uuidv7,create_run,start_run,complete_run,fail_run,cancel_run,retry_run,transition_run,update_progress,
-              create_task,start_task,complete_task,fail_task,cancel_task,append_response,add_message,add_log,
+              create_task,start_task,complete_task,fail_task,cancel_task,append_response,add_message,write_messages,add_log,
               log_retrieval,add_artifact,heartbeat_run,release_run,create_runs,create_tasks,complete_tasks,check_batch,
               task_target,ensure_account,record_usage,log_request,reserve_usage,settle_usage,release_usage,
               open_session,touch_session,close_session,append_delta,consume_rate_limit,consume_rate_limit_or_fail,
-              set_keys}'::text[]
+              set_keys,resolve_conflict}'::text[]
            ELSE '{}' END
         || CASE WHEN whom IN ('service', 'owner') THEN
             '{define_lifecycle,drop_lifecycle,rebuild_totals,claim_runs,expire_runs,purge_runs,schedule_maintenance,

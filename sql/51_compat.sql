@@ -211,15 +211,9 @@ BEGIN
         ELSE
             %s
         END IF;
-        IF FOUND THEN%s%s
-        ELSE
-            SELECT %s INTO result FROM run_tracker.%I r WHERE %s%s;
-            IF NOT FOUND OR %L THEN
-                RAISE EXCEPTION 'a row of view "%%" with this key exists already', TG_TABLE_NAME
-                    USING ERRCODE = 'unique_violation', TABLE = TG_TABLE_NAME, SCHEMA = TG_TABLE_SCHEMA,
-                          DETAIL = format('Key (%s)=(%%s) already exists.', concat_ws(', ', %s));
-            END IF;
-        END IF;
+        IF NOT FOUND THEN
+            RETURN run_tracker.resolve_conflict(TG_RELID, new, %s);
+        END IF;%s%s
     ELSE
         IF %s THEN
             RAISE EXCEPTION 'a column of view "%%" cannot be changed', TG_TABLE_NAME
@@ -241,14 +235,15 @@ BEGIN
     RETURN result;
 END
 $trigger$,
-        E'\n' || v.before_insert, statements[1], statements[2], COALESCE(transition, E'\n            NULL;'),
-        E'\n' || v.after_insert, row_key, v.base, replace(same_row, 'old.', 'new.'),
-        COALESCE(' AND ' || v.filter, '') || (
-            SELECT COALESCE(string_agg(format(' AND (new.%1$I IS NULL OR CAST(%2$s AS %3$s) = new.%1$I)', c.name, c.reads, c.type), ''), '')
-            FROM run_tracker.compat_columns($1, $2) c
-            WHERE c.relation = $3 AND c.who = 'key' AND c.name <> ALL (v.keys)),
-        NOT v.repeatable,
-        array_to_string(v.keys, ', '), (SELECT string_agg(format('new.%I', k), ', ') FROM unnest(v.keys) k),
+        E'\n' || v.before_insert, statements[1], statements[2],
+        -- a repeated request names the same user, or none
+        CASE WHEN v.repeatable THEN format('EXISTS (SELECT FROM run_tracker.%I r WHERE %s%s)', v.base,
+            replace(same_row, 'old.', 'new.'),
+            (SELECT string_agg(format(' AND (new.%1$I IS NULL OR CAST(%2$s AS %3$s) = new.%1$I)', c.name, c.reads, c.type), '')
+             FROM run_tracker.compat_columns($1, $2) c
+             WHERE c.relation = $3 AND c.who = 'key' AND c.name <> ALL (v.keys)))
+        ELSE 'false' END,
+        transition, E'\n' || v.after_insert,
         fixed, fixed_names, E'\n' || v.before_update,
         CASE WHEN statements[3] = statements[4] THEN statements[3]
              ELSE format(E'IF service THEN\n        %s\n        ELSE\n        %s\n        END IF;', statements[3], statements[4]) END,

@@ -7,6 +7,7 @@
  */
 #include "run_tracker.h"
 
+#include "access/detoast.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "executor/executor.h"
@@ -17,6 +18,7 @@
 #include "utils/snapmgr.h"
 
 #include "calls.h"
+#include "conversation.h"
 #include "open_runs.h"
 #include "runs.h"
 #include "sequence.h"
@@ -110,6 +112,39 @@ make_name(text *content)
 	return n > 0 ? name : NULL;
 }
 
+/* The first text among the parts of a message; NULL if there is none. */
+static text *
+first_text(Jsonb *parts)
+{
+	JsonbIterator *it = JsonbIteratorInit(&parts->root);
+	JsonbValue part;
+	JsonbValue *found = NULL;
+
+	(void) JsonbIteratorNext(&it, &part, true);
+	while (found == NULL && JsonbIteratorNext(&it, &part, true) == WJB_ELEM)
+	{
+		if (part.type == jbvString)
+			found = &part;
+		else if (part.type == jbvBinary && JsonContainerIsObject(part.val.binary.data))
+			found = getKeyJsonValueFromContainer(part.val.binary.data, "text", strlen("text"), NULL);
+		if (found && found->type != jbvString)
+			found = NULL;
+	}
+	return found ? cstring_to_text_with_len(found->val.string.val, found->val.string.len) : NULL;
+}
+
+/* What a message says, to make a name of; NULL if it says nothing. */
+static text *
+text_of(TupleTableSlot *slot, const RtTable *t)
+{
+	Datum content = rt_slot_value(slot, RT_ATT(t, messages, content));
+	Datum parts = rt_slot_value(slot, RT_ATT(t, messages, parts));
+
+	if (content != (Datum) 0 && toast_raw_datum_size(content) > VARHDRSZ)
+		return DatumGetTextPP(content);
+	return parts != (Datum) 0 ? first_text(DatumGetJsonbP(parts)) : NULL;
+}
+
 /*
  * Name a run, if it has no name.  If somebody else holds the row of the run, the next
  * message of a user gives the name: adding a message never waits for that.
@@ -154,23 +189,26 @@ name_runs(TriggerData *trigdata, const RtTable *t)
 		TupleTableSlot *slot = changes.new;
 		bool isnull;
 		text *role = DatumGetTextPP(slot_getattr(slot, RT_ATT(t, messages, role), &isnull));
-		Datum content;
+		text *content;
 		pg_uuid_t run_id;
 		RtRunInfo run;
 		char *name;
 
 		if (VARSIZE_ANY_EXHDR(role) != 4 || memcmp(VARDATA_ANY(role), "user", 4) != 0)
 			continue;
-		content = slot_getattr(slot, RT_ATT(t, messages, content), &isnull);
-		if (isnull)
+		content = text_of(slot, t);
+		if (content == NULL)
 			continue;
 		run_id = *DatumGetUUIDP(slot_getattr(slot, RT_ATT(t, messages, run_id), &isnull));
 		if (memcmp(&last, &run_id, sizeof(pg_uuid_t)) == 0)
 			continue;
-		last = run_id;
-		if (rt_run_lookup(&run_id, &run) && !run.named &&
-			(name = make_name(DatumGetTextPP(content))) != NULL)
+		if (!rt_run_lookup(&run_id, &run) || run.named)
+			last = run_id;
+		else if ((name = make_name(content)) != NULL)
+		{
 			name_run(&run_id, name);
+			last = run_id;
+		}
 	}
 	rt_changes_end(&changes);
 }
@@ -209,29 +247,7 @@ run_tracker_add_message(PG_FUNCTION_ARGS)
 Datum
 run_tracker_run_messages(PG_FUNCTION_ARGS)
 {
-	static RtPlan plan =
-		{"SELECT COALESCE(jsonb_agg(jsonb_build_object("
-		 "'role', m.role, 'content', m.content, 'timestamp', m.created_at, 'taskId', m.task_id, "
-		 "'metadata', COALESCE(m.metadata, '{}') || jsonb_strip_nulls(jsonb_build_object("
-		 "'tokens', t.total_tokens, 'cost', t.cost, "
-		 "'timeToFirstToken', t.time_to_first_token_ms, 'totalTime', t.duration_ms))) "
-		 "|| CASE WHEN m.name IS NULL THEN '{}' ELSE jsonb_build_object('name', m.name) END "
-		 "|| CASE WHEN m.parts IS NULL THEN '{}' ELSE jsonb_build_object('parts', m.parts) END "
-		 "ORDER BY m.seq), '[]') "
-		 "FROM run_tracker.messages m LEFT JOIN run_tracker.tasks t "
-		 "ON t.run_id = m.run_id AND t.task_id = m.task_id AND m.role = 'assistant' "
-		 "WHERE m.run_id = $1",
-		 1,
-		 {UUIDOID}};
-	Datum result;
-	bool isnull;
-
 	rt_call_require(fcinfo, 0, "run_id");
 	rt_run_require(PG_GETARG_DATUM(0));
-	SPI_connect();
-	rt_plan_execute(&plan, fcinfo->args, SPI_OK_SELECT, true);
-	result = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
-	result = SPI_datumTransfer(result, false, -1);
-	SPI_finish();
-	PG_RETURN_DATUM(result);
+	PG_RETURN_DATUM(rt_conversation_read(fcinfo->args));
 }

@@ -187,9 +187,6 @@ rt_row_check_size(const RtRow *row)
 	}
 }
 
-/* lists have many names: none may be as long as a payload */
-#define MAX_NAME_SIZE 8192
-
 /* Refuse names that are no names; what stays may be longer. */
 void
 rt_row_check_names(const RtRow *row, const AttrNumber *atts, int n)
@@ -201,14 +198,14 @@ rt_row_check_names(const RtRow *row, const AttrNumber *atts, int n)
 		if (row->nulls[atts[i] - 1])
 			continue;
 		size = toast_raw_datum_size(row->values[atts[i] - 1]) - VARHDRSZ;
-		if (size > MAX_NAME_SIZE && (row->old == NULL || rt_row_differs(row, atts[i])))
+		if (size > RT_MAX_NAME_SIZE && (row->old == NULL || rt_row_differs(row, atts[i])))
 			ereport(ERROR,
 					(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 					 errmsg("value of column \"%s\" is too long",
 							NameStr(
 								TupleDescAttr(RelationGetDescr(row->rel), atts[i] - 1)->attname)),
 					 errdetail("The value has %zu bytes, at most %d are allowed.", size,
-							   MAX_NAME_SIZE),
+							   RT_MAX_NAME_SIZE),
 					 errhint(
 						 "Long texts belong into messages, or into columns like inputs, request or "
 						 "metadata."),

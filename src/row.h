@@ -29,6 +29,9 @@ typedef struct RtRow
 /* beyond this, sums over many rows could leave the range of bigint */
 #define RT_MAX_AMOUNT INT64CONST(1000000000000)
 
+/* lists have many names: none may be as long as a payload */
+#define RT_MAX_NAME_SIZE 8192
+
 extern void rt_row_begin(RtRow *row, TriggerData *trigdata, const RtTable *table);
 extern Datum rt_row_end(RtRow *row);
 extern void rt_row_set(RtRow *row, AttrNumber att, Datum value);

@@ -11,10 +11,12 @@
 #include "utils/builtins.h"
 
 #include "catalog.h"
+#include "conflicts.h"
 #include "notes.h"
 #include "sequence.h"
 #include "shared.h"
 #include "totals.h"
+#include "views.h"
 #include "worker.h"
 
 RT_MODULE_MAGIC;
@@ -35,6 +37,8 @@ _PG_init(void)
 	rt_totals_init();
 	rt_sequence_init();
 	rt_notes_init();
+	rt_views_init();
+	rt_conflicts_init();
 
 	/* nothing may connect to a database while pg_upgrade works on it */
 	if (process_shared_preload_libraries_in_progress && !IsBinaryUpgrade)
