@@ -58,7 +58,8 @@ AS $$
               compat_spar_relations,compat_spar_columns,compat_spar_extras,
               compat_ai_runs_relations,compat_ai_runs_columns,compat_ai_runs_extras,compat_response,compat_total,
               conversation_query,
-              compat_iflow_relations,compat_iflow_columns,compat_iflow_extras}'::text[]
+              compat_iflow_relations,compat_iflow_columns,compat_iflow_extras,
+              compat_workflow_relations,compat_workflow_columns,compat_workflow_extras}'::text[]
            ELSE '{}' END
 $$;
 COMMENT ON FUNCTION run_tracker.functions_for(text) IS

@@ -47,8 +47,12 @@ AS $$
         WHEN type = 'boolean' THEN
             format('CASE r.%1$I ->> %2$L WHEN ''true'' THEN true WHEN ''false'' THEN false END', col, key)
         WHEN type = 'uuid' THEN run_tracker.compat_id(format('(r.%I ->> %L)', col, key), type)
-        ELSE format('CASE WHEN r.%1$I ->> %2$L ~ ''^-?[0-9]{1,%3$s}([.][0-9]*)?$'' THEN (r.%1$I ->> %2$L)::numeric END',
-                    col, key, CASE WHEN type = 'integer' THEN 9 WHEN type = 'numeric(10,3)' THEN 6 ELSE 18 END)
+        WHEN type = 'numeric' THEN
+            format('CASE WHEN r.%1$I ->> %2$L ~ ''^-?[0-9]{1,255}([.][0-9]*)?$'' THEN (r.%1$I ->> %2$L)::numeric END', col, key)
+        -- within the range of the type, also after rounding
+        ELSE format('CASE WHEN r.%1$I ->> %2$L ~ ''^-?[0-9]{1,255}([.][0-9]*)?$'' THEN CASE WHEN abs((r.%1$I ->> %2$L)::numeric) < %3$s THEN (r.%1$I ->> %2$L)::numeric END END',
+                    col, key, CASE type WHEN 'integer' THEN '2147483647.5' WHEN 'bigint' THEN '9223372036854775807.5'
+                                        WHEN 'numeric(10,3)' THEN '9999999.9995' END)
     END
 $$;
 COMMENT ON FUNCTION run_tracker.compat_key(text, text, text) IS
@@ -63,8 +67,10 @@ AS $$
 BEGIN
     RETURN QUERY EXECUTE format($query$
         SELECT c.relation, c.n, c.name, c.type,
-               CASE WHEN c.id IS NOT NULL THEN run_tracker.compat_id(COALESCE(c.reads, 'r.' || c.target), c.type)
-                    ELSE COALESCE(c.reads, run_tracker.compat_key(c.target, c.key, c.type), 'r.' || c.target) END,
+               CASE WHEN c.id = 'user_id' OR c.id IS NOT NULL AND c.type <> 'text'
+                    THEN run_tracker.compat_id(COALESCE(c.reads, 'r.' || c.target), c.type)
+                    ELSE COALESCE(replace(c.reads, '@key@', COALESCE(run_tracker.compat_key(c.target, c.key, c.type), '')),
+                                  run_tracker.compat_key(c.target, c.key, c.type), 'r.' || c.target) END,
                c.target, c.key,
                COALESCE(c.writes, format('new.%%I', c.name) || CASE WHEN c.id IS NOT NULL THEN '::text' ELSE '' END),
                c.who, c.description
@@ -439,12 +445,20 @@ CREATE FUNCTION run_tracker.compat_extras(application text, schema regnamespace,
 RETURNS TABLE (kind text, name text, definition text, description text)
 LANGUAGE plpgsql STRICT SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+    extra record;
+    id record;
 BEGIN
-    RETURN QUERY EXECUTE format($query$
-        SELECT m.kind, m.name,
-               replace(replace(m.definition, '@schema@', $1), '@user_id@', $2), m.description
-        FROM run_tracker.%I() m$query$, 'compat_' || application || '_extras')
-    USING schema::text, id_types ->> 'user_id';
+    FOR extra IN EXECUTE format('SELECT * FROM run_tracker.%I()', 'compat_' || application || '_extras') LOOP
+        definition := replace(extra.definition, '@schema@', schema::text);
+        FOR id IN SELECT * FROM jsonb_each_text(id_types) LOOP
+            definition := replace(definition, '@' || id.key || '@', id.value);
+        END LOOP;
+        kind := extra.kind;
+        name := extra.name;
+        description := extra.description;
+        RETURN NEXT;
+    END LOOP;
 END
 $$;
 COMMENT ON FUNCTION run_tracker.compat_extras(text, regnamespace, jsonb) IS
@@ -456,20 +470,34 @@ LANGUAGE sql STRICT SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT i.name, format('CREATE INDEX IF NOT EXISTS %I ON run_tracker.', i.name) || i.definition, i.applications
     FROM (VALUES
-        ('runs_user_uuid_idx', 'runs ((' || run_tracker.compat_id('user_id', 'uuid') || '), created_at DESC, run_id DESC)',
-         '{spar,iflow,ai_runs,workflow}'::text[], 'uuid'),
         -- a change of status makes an entry here: that is the price of finding what is stuck by the words of an application
         ('runs_open_created_at_idx', 'runs (created_at) WHERE status IN (''pending'', ''processing'', ''analyzing'',
           ''documentation_ready'', ''generating'', ''running'', ''queued'', ''building'')',
-         '{spar,iflow,spark,workflow}', NULL),
-        ('tasks_user_uuid_idx', 'tasks ((' || run_tracker.compat_id('user_id', 'uuid') || '), created_at DESC)', '{ai_runs}', 'uuid'),
-        ('artifacts_artifact_id_idx', 'artifacts (artifact_id)', '{iflow,spark}', NULL),
-        ('retrievals_retrieval_id_idx', 'retrievals (retrieval_id)', '{iflow}', NULL),
-        ('logs_log_id_idx', 'logs (log_id)', '{iflow}', NULL)) AS i (name, definition, applications, user_type)
-    WHERE $1 = ANY (i.applications) AND (i.user_type IS NULL OR i.user_type = $2 ->> 'user_id')
+         '{spar,iflow,spark,workflow}'::text[]),
+        ('runs_workflow_status_idx', 'runs (workflow_id, status, created_at DESC) WHERE workflow_id IS NOT NULL', '{workflow}'),
+        ('runs_visual_idx', 'runs (user_id, created_at DESC, run_id DESC)
+          WHERE COALESCE(settings ->> ''visual_streaming_enabled'' = ''true'', false)', '{workflow}'),
+        ('artifacts_artifact_id_idx', 'artifacts (artifact_id)', '{iflow,spark}'),
+        ('retrievals_retrieval_id_idx', 'retrievals (retrieval_id)', '{iflow}'),
+        ('logs_log_id_idx', 'logs (log_id)', '{iflow}')) AS i (name, definition, applications)
+    WHERE $1 = ANY (i.applications)
+    UNION ALL
+    -- ids of a type that the application has chosen
+    SELECT n.name, format('CREATE INDEX IF NOT EXISTS %I ON run_tracker.%s ((%s), %s) WHERE (%3$s) IS NOT NULL', n.name, i.tab,
+                          run_tracker.compat_id(i.col, t.type), i.more), i.applications
+    FROM (VALUES
+        ('runs_user', 'runs', 'user_id', 'created_at DESC, run_id DESC', 'user_id', '{spar,iflow,ai_runs,workflow}'::text[]),
+        ('runs_subject', 'runs', 'subject_id', 'created_at DESC', 'journal_entry_id', '{spar}'),
+        ('runs_workflow', 'runs', 'workflow_id', 'status, created_at DESC', 'workflow_id', '{workflow}'),
+        ('runs_session', 'runs', 'session_id', 'created_at DESC', 'session_id', '{workflow}'),
+        ('tasks_user', 'tasks', 'user_id', 'created_at DESC', 'user_id', '{ai_runs}'))
+            AS i (name, tab, col, more, id, applications),
+         unnest('{uuid,text,bigint,integer}'::text[]) AS t (type),
+         LATERAL (SELECT format('%s_%s_idx', i.name, t.type)) AS n (name)
+    WHERE $1 = ANY (i.applications) AND t.type = COALESCE($2 ->> i.id, t.type) AND (i.id = 'user_id' OR t.type <> 'text')
 $$;
 COMMENT ON FUNCTION run_tracker.compat_indexes(text, jsonb) IS
-'Internal: the indexes that only views of applications need, and which of them do.';
+'Internal: the indexes that only views of applications need, and which of them do; for ids of all types if id_types is empty.';
 
 CREATE FUNCTION run_tracker.compat_public_rows(application text, visible boolean) RETURNS void
 LANGUAGE plpgsql STRICT SET search_path = pg_catalog, pg_temp SET client_min_messages = warning
@@ -491,27 +519,35 @@ COMMENT ON FUNCTION run_tracker.compat_public_rows(text, boolean) IS
 'Internal: makes or drops the policy behind public_rows of create_compat().';
 
 CREATE FUNCTION run_tracker.drop_compat(application text, schema regnamespace) RETURNS text[]
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET client_min_messages = warning
 AS $$
 DECLARE
+    readers text[];
     views text[];
-    functions text[];
+    writers text[];
     index text;
 BEGIN
     PERFORM run_tracker.compat_check(application, schema);
-    SELECT array_agg(o.identity ORDER BY o.identity) FILTER (WHERE o.kind = 'view'),
-           array_agg(o.identity ORDER BY o.identity) FILTER (WHERE o.kind = 'function')
-    INTO views, functions FROM run_tracker.compat_objects(application, schema) o;
+    -- functions that return rows of the views go before them, triggers after them
+    SELECT array_agg(o.identity ORDER BY o.identity) FILTER (WHERE p.prorettype <> 'trigger'::regtype),
+           array_agg(o.identity ORDER BY o.identity) FILTER (WHERE o.kind = 'view'),
+           array_agg(o.identity ORDER BY o.identity) FILTER (WHERE p.prorettype = 'trigger'::regtype)
+    INTO readers, views, writers
+    FROM run_tracker.compat_objects(application, schema) o
+         LEFT JOIN pg_proc p ON p.oid = CASE WHEN o.kind = 'function' THEN to_regprocedure(o.identity) END;
+    IF readers IS NOT NULL THEN
+        EXECUTE format('DROP FUNCTION %s', array_to_string(readers, ', '));
+    END IF;
     IF views IS NOT NULL THEN
         EXECUTE format('DROP VIEW %s', array_to_string(views, ', '));
     END IF;
-    IF functions IS NOT NULL THEN
-        EXECUTE format('DROP FUNCTION %s', array_to_string(functions, ', '));
+    IF writers IS NOT NULL THEN
+        EXECUTE format('DROP FUNCTION %s', array_to_string(writers, ', '));
     END IF;
 
     -- what only these views needed
     FOR index IN
-        SELECT i.name FROM run_tracker.compat_indexes(application, '{"user_id": "uuid"}') i
+        SELECT i.name FROM run_tracker.compat_indexes(application, '{}') i
         WHERE NOT EXISTS (SELECT FROM unnest(i.applications) a, pg_namespace n, run_tracker.compat_objects(a, n.oid))
     LOOP
         EXECUTE format('DROP INDEX IF EXISTS run_tracker.%I', index);
@@ -519,7 +555,7 @@ BEGIN
     IF NOT EXISTS (SELECT FROM pg_namespace n, run_tracker.compat_objects(application, n.oid)) THEN
         PERFORM run_tracker.compat_public_rows(application, false);
     END IF;
-    RETURN views || functions;
+    RETURN readers || views || writers;
 END
 $$;
 COMMENT ON FUNCTION run_tracker.drop_compat(text, regnamespace) IS
