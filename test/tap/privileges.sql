@@ -430,6 +430,8 @@ FROM (VALUES
     ('P0002', 'SELECT run_tracker.release_run(%L)'),
     ('P0002', 'SELECT run_tracker.create_task(%L)'),
     ('P0002', 'SELECT run_tracker.add_message(%L, ''user'', ''x'')'),
+    ('P0002', 'SELECT run_tracker.write_messages(%L, ''[]'', ''[{"role": "user"}]'')'),
+    ('P0002', 'SELECT run_tracker.write_messages(%L, ''[{"role": "user"}]'', ''[]'')'),
     ('P0002', 'SELECT run_tracker.add_log(%L, ''x'')'),
     ('P0002', 'SELECT run_tracker.log_retrieval(%L, ''x'')'),
     ('P0002', 'SELECT run_tracker.add_artifact(%L, ''x'')'),
