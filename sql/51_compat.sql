@@ -85,7 +85,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION run_tracker.compat_columns(text, jsonb) IS
-'Internal: the columns of the views of an application: expression over r that reads it, column of the table (and key of that, if it is JSON) and expression over new that writes it, and who writes it: key (inserted, never changed), client, status (like client, but as a transition), service, fact (inserted by services), hint (like client, but what the view shows is not only that: not checked for concurrent changes), constant (no column of the view), computed (nobody), special (pieces of code).';
+'Internal: the columns of the views of an application: expression over r that reads it, column of the table (and key of that, if it is JSON) and expression over new that writes it, and who writes it: key (inserted, never changed), client, large (like client; not read again), status (like client, but as a transition), service, fact (inserted by services), hint (like client, but what the view shows is not only that: not checked for concurrent changes), constant (no column of the view), computed (nobody), special (pieces of code).';
 
 CREATE FUNCTION run_tracker.compat_id_types() RETURNS TABLE (id text, type text)
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
@@ -185,7 +185,7 @@ DECLARE
     whose text[];
 BEGIN
     SELECT * INTO STRICT v FROM run_tracker.compat_relations($1) m WHERE m.relation = $3;
-    SELECT string_agg(CASE c.who WHEN 'special' THEN format('new.%1$I AS %1$I', c.name)
+    SELECT string_agg(CASE WHEN c.who IN ('large', 'special') THEN format('new.%1$I AS %1$I', c.name)
                       ELSE format('CAST(%s AS %s) AS %I', c.reads, c.type, c.name) END, E',\n           ' ORDER BY c.n),
            string_agg(format('r.%I AS %I', c.target, c.name), ', ' ORDER BY c.n)
                FILTER (WHERE c.name = ANY (v.keys) OR c.who = 'key' AND c.reads = 'r.' || c.target OR c.who = 'status'),
@@ -197,13 +197,13 @@ BEGIN
            string_agg(format('new.%1$I IS DISTINCT FROM old.%1$I', c.name), ' OR ' ORDER BY c.n) FILTER (WHERE c.who = 'key'),
            string_agg(format('"%s"', c.name), ', ' ORDER BY c.n) FILTER (WHERE c.who = 'key'),
            string_agg(format('new.%1$I IS DISTINCT FROM old.%1$I', c.name), E'\n            OR ' ORDER BY c.n)
-               FILTER (WHERE c.who IN ('client', 'status', 'service'))
+               FILTER (WHERE c.who IN ('client', 'large', 'status', 'hint', 'service'))
     INTO row_read, row_key, same_key, same_row, fixed, fixed_names, changed
     FROM run_tracker.compat_columns($1, $2) c WHERE c.relation = $3 AND c.name IS NOT NULL;
     made_row := replace(same_row, 'old.', 'result.');
 
     -- for services, and for clients: an INSERT and an UPDATE
-    FOREACH whose SLICE 1 IN ARRAY '{{key,client,status,service,fact,hint,constant},{key,client,hint,constant,"","",""}}'::text[] LOOP
+    FOREACH whose SLICE 1 IN ARRAY '{{key,client,large,hint,constant,status,service,fact},{key,client,large,hint,constant,"","",""}}'::text[] LOOP
         SELECT format(E'INSERT INTO run_tracker.%I AS r (%s)\n            SELECT %s%s\n            ON CONFLICT DO NOTHING RETURNING %s INTO result;',
                       v.base, string_agg(quote_ident(w.target), ', '), string_agg(w.inserts, E',\n                '),
                       CASE WHEN NOT run_tracker.compat_is_unique($1, $2, $3) THEN
@@ -212,7 +212,7 @@ BEGIN
         INTO piece FROM run_tracker.compat_writes($1, $2, $3, whose) w;
         statements := statements || piece;
     END LOOP;
-    FOREACH whose SLICE 1 IN ARRAY '{{client,status,hint,service},{client,status,hint,""}}'::text[] LOOP
+    FOREACH whose SLICE 1 IN ARRAY '{{client,large,status,hint,service},{client,large,status,hint,""}}'::text[] LOOP
         SELECT format(E'UPDATE run_tracker.%I AS r SET\n            %s\n        WHERE %s%s\n        RETURNING %s INTO result;', v.base,
                       COALESCE(string_agg(format('%I = %s', w.target, w.updates), E',\n            '),
                                -- nothing can be changed: a key that is what it was
