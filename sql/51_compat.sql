@@ -133,14 +133,22 @@ $$;
 COMMENT ON FUNCTION run_tracker.compat_relations(text) IS
 'Internal: the writable views of an application: table, condition on its alias r, columns of the view that are the key, whether INSERT of a row that exists returns that instead of failing, and pieces of PL/pgSQL for its trigger.';
 
+CREATE FUNCTION run_tracker.compat_list(application text, id_types jsonb, relation text) RETURNS text
+LANGUAGE sql STRICT SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT string_agg(format('CAST(%s AS %s) AS %I', CASE c.who WHEN 'special' THEN format('s.%I', c.name) ELSE c.reads END,
+                             c.type, c.name), E',\n       ' ORDER BY c.n)
+    FROM run_tracker.compat_columns($1, $2) c
+    WHERE c.relation = $3 AND c.name IS NOT NULL
+$$;
+COMMENT ON FUNCTION run_tracker.compat_list(text, jsonb, text) IS
+'Internal: the columns of a view, as a list of expressions over r, and over s for special ones.';
+
 CREATE FUNCTION run_tracker.compat_view(application text, id_types jsonb, relation text) RETURNS text
 LANGUAGE sql STRICT SET search_path = pg_catalog, pg_temp
 AS $$
     -- an UPDATE reads a special column twice, as OLD and in its expression: it is not to be computed twice
-    SELECT format(E'SELECT %s\nFROM run_tracker.%I r%s%s',
-                  string_agg(format('CAST(%s AS %s) AS %I', CASE c.who WHEN 'special' THEN format('s.%I', c.name) ELSE c.reads END,
-                                    c.type, c.name), E',\n       ' ORDER BY c.n),
-                  min(v.base),
+    SELECT format(E'SELECT %s\nFROM run_tracker.%I r%s%s', run_tracker.compat_list($1, $2, $3), min(v.base),
                   E',\n     LATERAL (SELECT ' || string_agg(format('%s AS %I', c.reads, c.name), ', ' ORDER BY c.n)
                                           FILTER (WHERE c.who = 'special') || ' OFFSET 0) s',
                   E'\nWHERE ' || min(v.filter))
@@ -448,9 +456,14 @@ AS $$
 DECLARE
     extra record;
     id record;
+    rel text;
 BEGIN
     FOR extra IN EXECUTE format('SELECT * FROM run_tracker.%I()', 'compat_' || application || '_extras') LOOP
         definition := replace(extra.definition, '@schema@', schema::text);
+        rel := substring(definition FROM '@columns of ([a-z_]+)@');
+        IF rel IS NOT NULL THEN
+            definition := replace(definition, format('@columns of %s@', rel), run_tracker.compat_list(application, id_types, rel));
+        END IF;
         FOR id IN SELECT * FROM jsonb_each_text(id_types) LOOP
             definition := replace(definition, '@' || id.key || '@', id.value);
         END LOOP;
@@ -462,7 +475,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION run_tracker.compat_extras(text, regnamespace, jsonb) IS
-'Internal: functions, and views that need no trigger, of an application.';
+'Internal: functions, and views that need no trigger, of an application. In their definitions @schema@, the names of types of ids (@user_id@) and "@columns of" a view, over its table r, are replaced.';
 
 CREATE FUNCTION run_tracker.compat_indexes(application text, id_types jsonb)
 RETURNS TABLE (name text, definition text, applications text[])
