@@ -266,7 +266,8 @@ BEGIN
             SELECT %s INTO result FROM run_tracker.%I r WHERE %s;
         END IF;
         IF NOT FOUND THEN
-            IF EXISTS (SELECT FROM run_tracker.%I r WHERE %s) THEN
+            -- rows that one may only read are left alone
+            IF EXISTS (SELECT FROM run_tracker.%I r WHERE %s FOR NO KEY UPDATE) THEN
                 RAISE EXCEPTION 'could not update view "%%" due to concurrent update', TG_TABLE_NAME
                     USING ERRCODE = 'serialization_failure', TABLE = TG_TABLE_NAME, SCHEMA = TG_TABLE_SCHEMA,
                           HINT = 'Repeat the statement.';
@@ -515,21 +516,28 @@ COMMENT ON FUNCTION run_tracker.compat_indexes(text, jsonb) IS
 CREATE FUNCTION run_tracker.compat_public_rows(application text, visible boolean) RETURNS void
 LANGUAGE plpgsql STRICT SET search_path = pg_catalog, pg_temp SET client_min_messages = warning
 AS $$
+DECLARE
+    tab regclass;
 BEGIN
     IF visible AND application <> 'workflow' THEN
         RAISE EXCEPTION 'argument "public_rows" is for application "workflow" only' USING ERRCODE = 'invalid_parameter_value';
-    ELSIF application = 'workflow' AND visible IS DISTINCT FROM run_tracker.has_policy('run_tracker.runs', 'public_rows') THEN
-        DROP POLICY IF EXISTS public_rows ON run_tracker.runs;
-        IF visible THEN
-            CREATE POLICY public_rows ON run_tracker.runs FOR SELECT USING (user_id = '' AND lifecycle = 'workflow');
-            COMMENT ON POLICY public_rows ON run_tracker.runs IS
-            'Whoever may read runs sees workflow executions without a user: create_compat() was told so.';
-        END IF;
+    ELSIF application <> 'workflow' THEN
+        RETURN;
     END IF;
+    -- what is under way is looked up in open_runs
+    FOREACH tab IN ARRAY '{run_tracker.runs,run_tracker.open_runs}'::regclass[] LOOP
+        IF visible AND NOT run_tracker.has_policy(tab, 'public_rows') THEN
+            EXECUTE format('CREATE POLICY public_rows ON %s FOR SELECT USING (user_id = '''' AND lifecycle = ''workflow'')', tab);
+            EXECUTE format('COMMENT ON POLICY public_rows ON %s IS %L', tab,
+                           'Whoever may read runs sees workflow executions without a user: create_compat() was told so.');
+        ELSIF visible IS NOT TRUE AND run_tracker.has_policy(tab, 'public_rows') THEN
+            EXECUTE format('DROP POLICY public_rows ON %s', tab);
+        END IF;
+    END LOOP;
 END
 $$;
 COMMENT ON FUNCTION run_tracker.compat_public_rows(text, boolean) IS
-'Internal: makes or drops the policy behind public_rows of create_compat().';
+'Internal: makes or drops the policies behind public_rows of create_compat().';
 
 CREATE FUNCTION run_tracker.drop_compat(application text, schema regnamespace) RETURNS text[]
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET client_min_messages = warning
