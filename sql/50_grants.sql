@@ -56,6 +56,7 @@ AS $$
               compat_indexes,compat_is_unique,compat_key,compat_mark,compat_objects,compat_public_rows,compat_relations,
               compat_require_free,compat_trigger,compat_types,compat_view,compat_writes,
               compat_spar_relations,compat_spar_columns,compat_spar_extras,
+              compat_spark_relations,compat_spark_columns,compat_spark_extras,
               compat_iflow_relations,compat_iflow_columns,compat_iflow_extras}'::text[]
            ELSE '{}' END
 $$;
@@ -110,13 +111,13 @@ BEGIN
         ON run_tracker.logs TO %s', role);
     EXECUTE format('GRANT INSERT (run_id, retrieval_id, user_id, task_id, retrieval_type, query, context, results_count,
             results, location, component_type, duration_ms, metadata) ON run_tracker.retrievals TO %s', role);
-    EXECUTE format('GRANT INSERT (run_id, artifact_id, user_id, task_id, retrieval_id, kind, type, name, ordinal, source,
+    EXECUTE format('GRANT INSERT (run_id, artifact_id, user_id, session_id, task_id, retrieval_id, kind, type, name, ordinal, source,
             similarity, source_document_id, source_document_name, chunk_type, configuration, content, content_type, url,
             size_bytes, metadata),
         UPDATE (task_id, retrieval_id, kind, type, name, ordinal, source, similarity, source_document_id,
             source_document_name, chunk_type, configuration, content, content_type, url, size_bytes, metadata)
         ON run_tracker.artifacts TO %s', role);
-    EXECUTE format('GRANT INSERT (user_id) ON run_tracker.accounts TO %s', role);
+    EXECUTE format('GRANT INSERT (user_id, user_uuid, tier, permissions, quotas) ON run_tracker.accounts TO %s', role);
     EXECUTE format('GRANT INSERT (usage_id, user_id, source, run_id, task_id, session_id, reservation_id, endpoint, provider,
             model, requests, input_tokens, output_tokens, total_tokens, cost, metadata)
         ON run_tracker.usage_records TO %s', role);

@@ -211,6 +211,10 @@ BEGIN
                        WHERE c.relation = $3 AND c.who = ANY (whose) AND c.who <> 'hint' AND c.name IS NOT NULL),
                       row_key)
         INTO piece FROM run_tracker.compat_writes($1, $2, $3, whose) w;
+        -- where nobody may change anything, an UPDATE would only ask for privileges
+        IF NOT EXISTS (SELECT FROM run_tracker.compat_writes($1, $2, $3, '{client,status,hint,service}')) THEN
+            piece := format('SELECT %s INTO result FROM run_tracker.%I r WHERE %s;', row_key, v.base, same_row);
+        END IF;
         statements := statements || piece;
     END LOOP;
     SELECT format(E'\n        IF NOT service AND new.%1$I <> result.%1$I THEN\n            UPDATE run_tracker.%2$I AS r SET %3$I = %4$s WHERE %5$s;\n        END IF;',
@@ -429,9 +433,9 @@ AS $$
 BEGIN
     RETURN QUERY EXECUTE format($query$
         SELECT m.kind, m.name,
-               replace(replace(m.definition, '@schema@', $1), '@user_id@', $2), m.description
+               replace(replace(replace(m.definition, '@schema@', $1), '@user_id@', $2), '@read_user_id@', $3), m.description
         FROM run_tracker.%I() m$query$, 'compat_' || application || '_extras')
-    USING schema::text, id_types ->> 'user_id';
+    USING schema::text, id_types ->> 'user_id', run_tracker.compat_id('r.user_id', id_types ->> 'user_id');
 END
 $$;
 COMMENT ON FUNCTION run_tracker.compat_extras(text, regnamespace, jsonb) IS
@@ -444,12 +448,20 @@ AS $$
     SELECT i.name, format('CREATE INDEX IF NOT EXISTS %I ON run_tracker.', i.name) || i.definition, i.applications
     FROM (VALUES
         ('runs_user_uuid_idx', 'runs ((' || run_tracker.compat_id('user_id', 'uuid') || '), created_at DESC, run_id DESC)',
-         '{spar,iflow,ai_runs,workflow}'::text[], 'uuid'),
+         '{spar,iflow,ai_runs,spark,workflow}'::text[], 'uuid'),
         -- a change of status makes an entry here: that is the price of finding what is stuck by the words of an application
         ('runs_open_created_at_idx', 'runs (created_at) WHERE status IN (''pending'', ''processing'', ''analyzing'',
           ''documentation_ready'', ''generating'', ''running'', ''queued'', ''building'')',
          '{spar,iflow,spark,workflow}', NULL),
         ('tasks_user_uuid_idx', 'tasks ((' || run_tracker.compat_id('user_id', 'uuid') || '), created_at DESC)', '{ai_runs}', 'uuid'),
+        ('sessions_user_uuid_idx', 'sessions ((' || run_tracker.compat_id('user_id', 'uuid') || '), created_at DESC)', '{spark}', 'uuid'),
+        ('usage_records_user_uuid_idx', 'usage_records ((' || run_tracker.compat_id('user_id', 'uuid') || '), used_at DESC)',
+         '{spark}', 'uuid'),
+        ('usage_records_session_id_idx', 'usage_records (session_id, used_at DESC) WHERE session_id IS NOT NULL', '{spark}', NULL),
+        ('artifacts_session_id_idx', 'artifacts (session_id, created_at DESC) WHERE session_id IS NOT NULL', '{spark}', NULL),
+        ('runs_build_session_idx', 'runs ((' || run_tracker.compat_id('session_id', 'uuid')
+          || '), created_at DESC) WHERE lifecycle = ''build''', '{spark}', NULL),
+        ('runs_build_queue_idx', 'runs (priority DESC, created_at) WHERE lifecycle = ''build'' AND status = ''queued''', '{spark}', NULL),
         ('artifacts_artifact_id_idx', 'artifacts (artifact_id)', '{iflow,spark}', NULL),
         ('retrievals_retrieval_id_idx', 'retrievals (retrieval_id)', '{iflow}', NULL),
         ('logs_log_id_idx', 'logs (log_id)', '{iflow}', NULL)) AS i (name, definition, applications, user_type)
