@@ -59,7 +59,8 @@ AS $$
               compat_ai_runs_relations,compat_ai_runs_columns,compat_ai_runs_extras,compat_response,compat_total,
               conversation_query,
               compat_iflow_relations,compat_iflow_columns,compat_iflow_extras,
-              compat_workflow_relations,compat_workflow_columns,compat_workflow_extras}'::text[]
+              compat_workflow_relations,compat_workflow_columns,compat_workflow_extras,
+              compat_spark_relations,compat_spark_columns,compat_spark_extras}'::text[]
            ELSE '{}' END
 $$;
 COMMENT ON FUNCTION run_tracker.functions_for(text) IS
@@ -115,13 +116,13 @@ BEGIN
             results, location, component_type, duration_ms, metadata),
         UPDATE (task_id, retrieval_type, query, context, results_count, results, location, component_type, duration_ms, metadata)
         ON run_tracker.retrievals TO %s', role);
-    EXECUTE format('GRANT INSERT (run_id, artifact_id, user_id, task_id, retrieval_id, kind, type, name, ordinal, source,
+    EXECUTE format('GRANT INSERT (run_id, artifact_id, user_id, session_id, task_id, retrieval_id, kind, type, name, ordinal, source,
             similarity, source_document_id, source_document_name, chunk_type, configuration, content, content_type, url,
             size_bytes, metadata),
         UPDATE (task_id, retrieval_id, kind, type, name, ordinal, source, similarity, source_document_id,
             source_document_name, chunk_type, configuration, content, content_type, url, size_bytes, metadata)
         ON run_tracker.artifacts TO %s', role);
-    EXECUTE format('GRANT INSERT (user_id) ON run_tracker.accounts TO %s', role);
+    EXECUTE format('GRANT INSERT (user_id, user_uuid, tier, permissions, quotas) ON run_tracker.accounts TO %s', role);
     EXECUTE format('GRANT INSERT (usage_id, user_id, source, run_id, task_id, session_id, reservation_id, endpoint, provider,
             model, requests, input_tokens, output_tokens, total_tokens, cost, metadata)
         ON run_tracker.usage_records TO %s', role);

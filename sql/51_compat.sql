@@ -233,6 +233,10 @@ BEGIN
                        WHERE c.relation = $3 AND c.who = ANY (whose) AND c.who <> 'hint' AND c.name IS NOT NULL),
                       row_key)
         INTO piece FROM run_tracker.compat_writes($1, $2, $3, whose) w;
+        -- where nobody may change anything, an UPDATE would only ask for privileges
+        IF NOT EXISTS (SELECT FROM run_tracker.compat_writes($1, $2, $3, '{client,status,hint,service}')) THEN
+            piece := format('SELECT %s INTO result FROM run_tracker.%I r WHERE %s;', row_key, v.base, same_row);
+        END IF;
         statements := statements || piece;
     END LOOP;
     SELECT format(E'\n        IF NOT service AND new.%1$I <> result.%1$I THEN\n            UPDATE run_tracker.%2$I AS r SET %3$I = %4$s WHERE %5$s;\n        END IF;',
@@ -465,6 +469,7 @@ BEGIN
         IF rel IS NOT NULL THEN
             definition := replace(definition, format('@columns of %s@', rel), run_tracker.compat_list(application, id_types, rel));
         END IF;
+        definition := replace(definition, '@read_user_id@', run_tracker.compat_id('r.user_id', id_types ->> 'user_id'));
         FOR id IN SELECT * FROM jsonb_each_text(id_types) LOOP
             definition := replace(definition, '@' || id.key || '@', id.value);
         END LOOP;
@@ -491,6 +496,11 @@ AS $$
         ('runs_workflow_status_idx', 'runs (workflow_id, status, created_at DESC) WHERE workflow_id IS NOT NULL', '{workflow}'),
         ('runs_visual_idx', 'runs (user_id, created_at DESC, run_id DESC)
           WHERE COALESCE(settings ->> ''visual_streaming_enabled'' = ''true'', false)', '{workflow}'),
+        ('runs_build_session_idx', 'runs ((' || run_tracker.compat_id('session_id', 'uuid')
+          || '), created_at DESC) WHERE lifecycle = ''build''', '{spark}'),
+        ('runs_build_queue_idx', 'runs (priority DESC, created_at) WHERE lifecycle = ''build'' AND status = ''queued''', '{spark}'),
+        ('usage_records_session_id_idx', 'usage_records (session_id, used_at DESC) WHERE session_id IS NOT NULL', '{spark}'),
+        ('artifacts_session_id_idx', 'artifacts (session_id, created_at DESC) WHERE session_id IS NOT NULL', '{spark}'),
         ('artifacts_artifact_id_idx', 'artifacts (artifact_id)', '{iflow,spark}'),
         ('retrievals_retrieval_id_idx', 'retrievals (retrieval_id)', '{iflow}'),
         ('logs_log_id_idx', 'logs (log_id)', '{iflow}')) AS i (name, definition, applications)
@@ -500,7 +510,9 @@ AS $$
     SELECT n.name, format('CREATE INDEX IF NOT EXISTS %I ON run_tracker.%s ((%s), %s) WHERE (%3$s) IS NOT NULL', n.name, i.tab,
                           run_tracker.compat_id(i.col, t.type), i.more), i.applications
     FROM (VALUES
-        ('runs_user', 'runs', 'user_id', 'created_at DESC, run_id DESC', 'user_id', '{spar,iflow,ai_runs,workflow}'::text[]),
+        ('runs_user', 'runs', 'user_id', 'created_at DESC, run_id DESC', 'user_id', '{spar,iflow,ai_runs,spark,workflow}'::text[]),
+        ('sessions_user', 'sessions', 'user_id', 'created_at DESC', 'user_id', '{spark}'),
+        ('usage_records_user', 'usage_records', 'user_id', 'used_at DESC', 'user_id', '{spark}'),
         ('runs_subject', 'runs', 'subject_id', 'created_at DESC', 'journal_entry_id', '{spar}'),
         ('runs_workflow', 'runs', 'workflow_id', 'status, created_at DESC', 'workflow_id', '{workflow}'),
         ('runs_session', 'runs', 'session_id', 'created_at DESC', 'session_id', '{workflow}'),
