@@ -58,9 +58,13 @@ AS $$
             '{create_callback_key,rotate_callback_key,drop_callback_key,apply_callback,parse_callback,check_callback,
               write_callback,callback_field,wait_for_writers}'::text[] ||
             '{create_compat,drop_compat,compat_check,compat_columns,compat_delete,compat_extras,compat_id,compat_id_types,
-              compat_indexes,compat_key,compat_mark,compat_objects,compat_public_rows,compat_relations,
+              compat_indexes,compat_is_unique,compat_key,compat_mark,compat_objects,compat_public_rows,compat_relations,
               compat_require_free,compat_trigger,compat_types,compat_view,compat_writes,
-              compat_spar_relations,compat_spar_columns,compat_spar_extras}'::text[]
+              compat_spar_relations,compat_spar_columns,compat_spar_extras,
+              compat_ai_runs_relations,compat_ai_runs_columns,compat_ai_runs_extras,compat_response,compat_total,
+              conversation_query,
+              compat_iflow_relations,compat_iflow_columns,compat_iflow_extras,
+              compat_workflow_relations,compat_workflow_columns,compat_workflow_extras}'::text[]
            ELSE '{}' END
 $$;
 COMMENT ON FUNCTION run_tracker.functions_for(text) IS

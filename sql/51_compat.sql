@@ -23,7 +23,7 @@ COMMENT ON FUNCTION run_tracker.set_keys(jsonb, jsonb, jsonb) IS
 'What triggers of the views of create_compat() do to a JSON object whose keys are columns of the view: sets the keys whose value differs between old and new, and removes those that are null in new.';
 
 CREATE FUNCTION run_tracker.compat_id(expression text, type text) RETURNS text
-LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
+LANGUAGE sql IMMUTABLE STRICT SET search_path = pg_catalog, pg_temp
 AS $$
     -- built-in functions only: an index on the expression of a uuid serves the views
     SELECT CASE type
@@ -41,14 +41,18 @@ LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
 AS $$
     -- other writers may have put anything there: what is not of the type is shown as null
     SELECT CASE
-        WHEN key IS NULL THEN NULL
+        WHEN key IS NULL OR col IS NULL THEN NULL
         WHEN type = 'jsonb' THEN format('NULLIF(r.%I -> %L, ''null'')', col, key)
         WHEN type = 'text' THEN format('r.%I ->> %L', col, key)
         WHEN type = 'boolean' THEN
             format('CASE r.%1$I ->> %2$L WHEN ''true'' THEN true WHEN ''false'' THEN false END', col, key)
         WHEN type = 'uuid' THEN run_tracker.compat_id(format('(r.%I ->> %L)', col, key), type)
-        ELSE format('CASE WHEN r.%1$I ->> %2$L ~ ''^-?[0-9]{1,%3$s}([.][0-9]*)?$'' THEN (r.%1$I ->> %2$L)::numeric END',
-                    col, key, CASE WHEN type = 'integer' THEN 9 WHEN type = 'numeric(10,3)' THEN 6 ELSE 18 END)
+        WHEN type = 'numeric' THEN
+            format('CASE WHEN r.%1$I ->> %2$L ~ ''^-?[0-9]{1,255}([.][0-9]*)?$'' THEN (r.%1$I ->> %2$L)::numeric END', col, key)
+        -- within the range of the type, also after rounding
+        ELSE format('CASE WHEN r.%1$I ->> %2$L ~ ''^-?[0-9]{1,255}([.][0-9]*)?$'' THEN CASE WHEN abs((r.%1$I ->> %2$L)::numeric) < %3$s THEN (r.%1$I ->> %2$L)::numeric END END',
+                    col, key, CASE type WHEN 'integer' THEN '2147483647.5' WHEN 'bigint' THEN '9223372036854775807.5'
+                                        WHEN 'numeric(10,3)' THEN '9999999.9995' END)
     END
 $$;
 COMMENT ON FUNCTION run_tracker.compat_key(text, text, text) IS
@@ -57,14 +61,16 @@ COMMENT ON FUNCTION run_tracker.compat_key(text, text, text) IS
 CREATE FUNCTION run_tracker.compat_columns(application text, id_types jsonb)
 RETURNS TABLE (relation text, n bigint, name text, type text, reads text, target text, key text, writes text, who text,
                description text)
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql STRICT SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 BEGIN
     RETURN QUERY EXECUTE format($query$
         SELECT c.relation, c.n, c.name, c.type,
-               CASE WHEN c.id IS NOT NULL THEN run_tracker.compat_id(COALESCE(c.reads, 'r.' || c.target), c.type)
-                    ELSE COALESCE(c.reads, run_tracker.compat_key(c.target, c.key, c.type), 'r.' || c.target) END,
+               CASE WHEN c.id = 'user_id' OR c.id IS NOT NULL AND c.type <> 'text'
+                    THEN run_tracker.compat_id(COALESCE(c.reads, 'r.' || c.target), c.type)
+                    ELSE COALESCE(replace(c.reads, '@key@', COALESCE(run_tracker.compat_key(c.target, c.key, c.type), '')),
+                                  run_tracker.compat_key(c.target, c.key, c.type), 'r.' || c.target) END,
                c.target, c.key,
                COALESCE(c.writes, format('new.%%I', c.name) || CASE WHEN c.id IS NOT NULL THEN '::text' ELSE '' END),
                c.who, c.description
@@ -79,7 +85,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION run_tracker.compat_columns(text, jsonb) IS
-'Internal: the columns of the views of an application: expression over r that reads it, column of the table (and key of that, if it is JSON) and expression over new that writes it, and who writes it: key (inserted, never changed), client, status (like client, but as a transition), service, fact (inserted by services), constant (no column of the view), computed (nobody), special (pieces of code).';
+'Internal: the columns of the views of an application: expression over r that reads it, column of the table (and key of that, if it is JSON) and expression over new that writes it, and who writes it: key (inserted, never changed), client, status (like client, but as a transition), service, fact (inserted by services), hint (like client, but what the view shows is not only that: not checked for concurrent changes), constant (no column of the view), computed (nobody), special (pieces of code).';
 
 CREATE FUNCTION run_tracker.compat_id_types() RETURNS TABLE (id text, type text)
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
@@ -91,7 +97,7 @@ COMMENT ON FUNCTION run_tracker.compat_id_types() IS
 
 CREATE FUNCTION run_tracker.compat_writes(application text, id_types jsonb, relation text, whose text[])
 RETURNS TABLE (target text, inserts text, updates text)
-LANGUAGE sql SET search_path = pg_catalog, pg_temp
+LANGUAGE sql STRICT SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT c.target,
            CASE WHEN min(c.key) IS NULL THEN min(c.writes)
@@ -118,7 +124,7 @@ COMMENT ON FUNCTION run_tracker.compat_writes(text, jsonb, text, text[]) IS
 CREATE FUNCTION run_tracker.compat_relations(application text)
 RETURNS TABLE (relation text, base text, filter text, keys text[], repeatable boolean, before_insert text,
                after_insert text, before_update text, after_update text, description text)
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql STRICT SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     RETURN QUERY EXECUTE format('SELECT * FROM run_tracker.%I()', 'compat_' || application || '_relations');
@@ -128,29 +134,51 @@ COMMENT ON FUNCTION run_tracker.compat_relations(text) IS
 'Internal: the writable views of an application: table, condition on its alias r, columns of the view that are the key, whether INSERT of a row that exists returns that instead of failing, and pieces of PL/pgSQL for its trigger.';
 
 CREATE FUNCTION run_tracker.compat_view(application text, id_types jsonb, relation text) RETURNS text
-LANGUAGE sql SET search_path = pg_catalog, pg_temp
+LANGUAGE sql STRICT SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT format(E'SELECT %s\nFROM run_tracker.%I r%s',
-                  string_agg(format('CAST(%s AS %s) AS %I', c.reads, c.type, c.name), E',\n       ' ORDER BY c.n),
-                  min(v.base), E'\nWHERE ' || min(v.filter))
+    -- an UPDATE reads a special column twice, as OLD and in its expression: it is not to be computed twice
+    SELECT format(E'SELECT %s\nFROM run_tracker.%I r%s%s',
+                  string_agg(format('CAST(%s AS %s) AS %I', CASE c.who WHEN 'special' THEN format('s.%I', c.name) ELSE c.reads END,
+                                    c.type, c.name), E',\n       ' ORDER BY c.n),
+                  min(v.base),
+                  E',\n     LATERAL (SELECT ' || string_agg(format('%s AS %I', c.reads, c.name), ', ' ORDER BY c.n)
+                                          FILTER (WHERE c.who = 'special') || ' OFFSET 0) s',
+                  E'\nWHERE ' || min(v.filter))
     FROM run_tracker.compat_relations($1) v
          JOIN run_tracker.compat_columns($1, $2) c ON c.relation = v.relation
     WHERE v.relation = $3 AND c.name IS NOT NULL
 $$;
 COMMENT ON FUNCTION run_tracker.compat_view(text, jsonb, text) IS 'Internal: the query of a view.';
 
+CREATE FUNCTION run_tracker.compat_is_unique(application text, id_types jsonb, relation text) RETURNS boolean
+LANGUAGE sql STRICT SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT EXISTS (
+        SELECT FROM run_tracker.compat_relations($1) v
+             JOIN pg_index i ON i.indrelid = to_regclass('run_tracker.' || v.base) AND i.indisunique AND i.indpred IS NULL
+        WHERE v.relation = $3
+          AND (SELECT array_agg(a.attname::text ORDER BY a.attname) FROM pg_attribute a
+               WHERE a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey))
+            = (SELECT array_agg(c.target ORDER BY c.target::name) FROM run_tracker.compat_columns($1, $2) c
+               WHERE c.relation = $3 AND c.name = ANY (v.keys)))
+$$;
+COMMENT ON FUNCTION run_tracker.compat_is_unique(text, jsonb, text) IS
+'Internal: does the table keep the key of a view unique? Ids that clients may give to what belongs to a run are unique there only.';
+
 CREATE FUNCTION run_tracker.compat_trigger(application text, id_types jsonb, relation text) RETURNS text
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql STRICT SET search_path = pg_catalog, pg_temp
 AS $function$
 #variable_conflict use_variable
 DECLARE
     v record;
     row_read text;
     row_key text;
+    same_key text;
     same_row text;
     made_row text;
     fixed text;
     fixed_names text;
+    changed text;
     transition text;
     piece text;
     statements text[] := '{}';
@@ -160,22 +188,31 @@ BEGIN
     SELECT string_agg(CASE c.who WHEN 'special' THEN format('new.%1$I AS %1$I', c.name)
                       ELSE format('CAST(%s AS %s) AS %I', c.reads, c.type, c.name) END, E',\n           ' ORDER BY c.n),
            string_agg(format('r.%I AS %I', c.target, c.name), ', ' ORDER BY c.n)
-               FILTER (WHERE c.name = ANY (v.keys) OR c.who = 'status'),
+               FILTER (WHERE c.name = ANY (v.keys) OR c.who = 'key' AND c.reads = 'r.' || c.target OR c.who = 'status'),
            string_agg(format('r.%I = old.%I', c.target, c.name), ' AND ' ORDER BY c.n) FILTER (WHERE c.name = ANY (v.keys)),
-           string_agg(format('r.%I = result.%I', c.target, c.name), ' AND ' ORDER BY c.n) FILTER (WHERE c.name = ANY (v.keys)),
+           -- the table need not keep the key of the view unique
+           string_agg(format(CASE WHEN c.name = ANY (v.keys) THEN 'r.%I = old.%I' ELSE 'r.%I IS NOT DISTINCT FROM old.%I' END,
+                             c.target, c.name), ' AND ' ORDER BY c.n)
+               FILTER (WHERE c.name = ANY (v.keys) OR c.who = 'key' AND c.reads = 'r.' || c.target),
            string_agg(format('new.%1$I IS DISTINCT FROM old.%1$I', c.name), ' OR ' ORDER BY c.n) FILTER (WHERE c.who = 'key'),
-           string_agg(format('"%s"', c.name), ', ' ORDER BY c.n) FILTER (WHERE c.who = 'key')
-    INTO row_read, row_key, same_row, made_row, fixed, fixed_names
+           string_agg(format('"%s"', c.name), ', ' ORDER BY c.n) FILTER (WHERE c.who = 'key'),
+           string_agg(format('new.%1$I IS DISTINCT FROM old.%1$I', c.name), E'\n            OR ' ORDER BY c.n)
+               FILTER (WHERE c.who IN ('client', 'status', 'service'))
+    INTO row_read, row_key, same_key, same_row, fixed, fixed_names, changed
     FROM run_tracker.compat_columns($1, $2) c WHERE c.relation = $3 AND c.name IS NOT NULL;
+    made_row := replace(same_row, 'old.', 'result.');
 
     -- for services, and for clients: an INSERT and an UPDATE
-    FOREACH whose SLICE 1 IN ARRAY '{{key,client,status,service,fact,constant},{key,client,constant,"","",""}}'::text[] LOOP
-        SELECT format(E'INSERT INTO run_tracker.%I AS r (%s)\n            VALUES (%s)\n            ON CONFLICT DO NOTHING RETURNING %s INTO result;',
-                      v.base, string_agg(quote_ident(w.target), ', '), string_agg(w.inserts, E',\n                '), row_key)
+    FOREACH whose SLICE 1 IN ARRAY '{{key,client,status,service,fact,hint,constant},{key,client,hint,constant,"","",""}}'::text[] LOOP
+        SELECT format(E'INSERT INTO run_tracker.%I AS r (%s)\n            SELECT %s%s\n            ON CONFLICT DO NOTHING RETURNING %s INTO result;',
+                      v.base, string_agg(quote_ident(w.target), ', '), string_agg(w.inserts, E',\n                '),
+                      CASE WHEN NOT run_tracker.compat_is_unique($1, $2, $3) THEN
+                          format(E'\n            WHERE NOT EXISTS (SELECT FROM run_tracker.%I r WHERE %s)', v.base,
+                                 replace(same_key, 'old.', 'new.')) END, row_key)
         INTO piece FROM run_tracker.compat_writes($1, $2, $3, whose) w;
         statements := statements || piece;
     END LOOP;
-    FOREACH whose SLICE 1 IN ARRAY '{{client,status,service},{client,status,""}}'::text[] LOOP
+    FOREACH whose SLICE 1 IN ARRAY '{{client,status,hint,service},{client,status,hint,""}}'::text[] LOOP
         SELECT format(E'UPDATE run_tracker.%I AS r SET\n            %s\n        WHERE %s%s\n        RETURNING %s INTO result;', v.base,
                       COALESCE(string_agg(format('%I = %s', w.target, w.updates), E',\n            '),
                                -- nothing can be changed: a key that is what it was
@@ -185,7 +222,7 @@ BEGIN
                       (SELECT string_agg(format(E'\n          AND (new.%1$I IS NOT DISTINCT FROM old.%1$I OR CAST(%2$s AS %3$s) IS NOT DISTINCT FROM old.%1$I)',
                                                 c.name, c.reads, c.type), '' ORDER BY c.n)
                        FROM run_tracker.compat_columns($1, $2) c
-                       WHERE c.relation = $3 AND c.who = ANY (whose) AND c.name IS NOT NULL),
+                       WHERE c.relation = $3 AND c.who = ANY (whose) AND c.who <> 'hint' AND c.name IS NOT NULL),
                       row_key)
         INTO piece FROM run_tracker.compat_writes($1, $2, $3, whose) w;
         statements := statements || piece;
@@ -214,7 +251,12 @@ BEGIN
                 USING ERRCODE = 'object_not_in_prerequisite_state', TABLE = TG_TABLE_NAME, SCHEMA = TG_TABLE_SCHEMA,
                       DETAIL = 'Columns that stay as they are: %s.';
         END IF;%s
-        %s
+        IF %s THEN
+            %s
+        ELSE
+            -- who changes nothing waits for nobody
+            SELECT %s INTO result FROM run_tracker.%I r WHERE %s;
+        END IF;
         IF NOT FOUND THEN
             IF EXISTS (SELECT FROM run_tracker.%I r WHERE %s) THEN
                 RAISE EXCEPTION 'could not update view "%%" due to concurrent update', TG_TABLE_NAME
@@ -232,16 +274,16 @@ $trigger$,
         E'\n' || v.before_insert, statements[1], statements[2],
         -- a repeated request names the same user, or none
         CASE WHEN v.repeatable THEN format('EXISTS (SELECT FROM run_tracker.%I r WHERE %s%s)', v.base,
-            replace(same_row, 'old.', 'new.'),
+            replace(same_key, 'old.', 'new.'),
             (SELECT string_agg(format(' AND (new.%1$I IS NULL OR CAST(%2$s AS %3$s) = new.%1$I)', c.name, c.reads, c.type), '')
              FROM run_tracker.compat_columns($1, $2) c
              WHERE c.relation = $3 AND c.who = 'key' AND c.name <> ALL (v.keys)))
         ELSE 'false' END,
         transition, E'\n' || v.after_insert,
-        fixed, fixed_names, E'\n' || v.before_update,
+        fixed, fixed_names, E'\n' || v.before_update, COALESCE(changed, 'false'),
         CASE WHEN statements[3] = statements[4] THEN statements[3]
              ELSE format(E'IF service THEN\n        %s\n        ELSE\n        %s\n        END IF;', statements[3], statements[4]) END,
-        v.base, same_row, E'\n' || v.after_update, row_read, v.base, made_row);
+        row_key, v.base, same_row, v.base, same_row, E'\n' || v.after_update, row_read, v.base, made_row);
 END
 $function$;
 COMMENT ON FUNCTION run_tracker.compat_trigger(text, jsonb, text) IS
@@ -249,7 +291,7 @@ COMMENT ON FUNCTION run_tracker.compat_trigger(text, jsonb, text) IS
 
 CREATE FUNCTION run_tracker.compat_objects(application text, schema regnamespace)
 RETURNS TABLE (kind text, identity text, name text)
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+LANGUAGE sql STABLE STRICT SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT o.kind, o.identity, o.name
     FROM (SELECT 'view', c.oid::regclass::text, c.relname::text, c.relowner, obj_description(c.oid, 'pg_class')
@@ -266,7 +308,7 @@ COMMENT ON FUNCTION run_tracker.compat_objects(text, regnamespace) IS
 'Internal: what create_compat() has made for an application in a schema; known by the end of the comment.';
 
 CREATE FUNCTION run_tracker.compat_mark(application text) RETURNS text
-LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
+LANGUAGE sql IMMUTABLE STRICT SET search_path = pg_catalog, pg_temp
 AS $$ SELECT format(' (create_compat: %s)', application) $$;
 COMMENT ON FUNCTION run_tracker.compat_mark(text) IS 'Internal: how comments of views and functions of create_compat() end.';
 
@@ -289,7 +331,7 @@ $$;
 COMMENT ON FUNCTION run_tracker.compat_check(text, regnamespace) IS 'Internal: checks the arguments of create_compat().';
 
 CREATE FUNCTION run_tracker.compat_require_free(application text, schema regnamespace, kind text, name text) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql STRICT SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     IF (EXISTS (SELECT FROM pg_proc p WHERE kind = 'function' AND p.pronamespace = schema AND p.proname = name)
@@ -401,14 +443,22 @@ COMMENT ON FUNCTION run_tracker.compat_types(text, jsonb) IS
 
 CREATE FUNCTION run_tracker.compat_extras(application text, schema regnamespace, id_types jsonb)
 RETURNS TABLE (kind text, name text, definition text, description text)
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql STRICT SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+    extra record;
+    id record;
 BEGIN
-    RETURN QUERY EXECUTE format($query$
-        SELECT m.kind, m.name,
-               replace(replace(m.definition, '@schema@', $1), '@user_id@', $2), m.description
-        FROM run_tracker.%I() m$query$, 'compat_' || application || '_extras')
-    USING schema::text, id_types ->> 'user_id';
+    FOR extra IN EXECUTE format('SELECT * FROM run_tracker.%I()', 'compat_' || application || '_extras') LOOP
+        definition := replace(extra.definition, '@schema@', schema::text);
+        FOR id IN SELECT * FROM jsonb_each_text(id_types) LOOP
+            definition := replace(definition, '@' || id.key || '@', id.value);
+        END LOOP;
+        kind := extra.kind;
+        name := extra.name;
+        description := extra.description;
+        RETURN NEXT;
+    END LOOP;
 END
 $$;
 COMMENT ON FUNCTION run_tracker.compat_extras(text, regnamespace, jsonb) IS
@@ -416,27 +466,41 @@ COMMENT ON FUNCTION run_tracker.compat_extras(text, regnamespace, jsonb) IS
 
 CREATE FUNCTION run_tracker.compat_indexes(application text, id_types jsonb)
 RETURNS TABLE (name text, definition text, applications text[])
-LANGUAGE sql SET search_path = pg_catalog, pg_temp
+LANGUAGE sql STRICT SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT i.name, format('CREATE INDEX IF NOT EXISTS %I ON run_tracker.', i.name) || i.definition, i.applications
     FROM (VALUES
-        ('runs_user_uuid_idx', 'runs ((' || run_tracker.compat_id('user_id', 'uuid') || '), created_at DESC, run_id DESC)',
-         '{spar,iflow,ai_runs,workflow}'::text[], 'uuid'),
         -- a change of status makes an entry here: that is the price of finding what is stuck by the words of an application
         ('runs_open_created_at_idx', 'runs (created_at) WHERE status IN (''pending'', ''processing'', ''analyzing'',
           ''documentation_ready'', ''generating'', ''running'', ''queued'', ''building'')',
-         '{spar,iflow,spark,workflow}', NULL),
-        ('tasks_user_uuid_idx', 'tasks ((' || run_tracker.compat_id('user_id', 'uuid') || '), created_at DESC)', '{ai_runs}', 'uuid'),
-        ('artifacts_artifact_id_idx', 'artifacts (artifact_id)', '{iflow,spark}', NULL),
-        ('retrievals_retrieval_id_idx', 'retrievals (retrieval_id)', '{iflow}', NULL),
-        ('logs_log_id_idx', 'logs (log_id)', '{iflow}', NULL)) AS i (name, definition, applications, user_type)
-    WHERE $1 = ANY (i.applications) AND (i.user_type IS NULL OR i.user_type = $2 ->> 'user_id')
+         '{spar,iflow,spark,workflow}'::text[]),
+        ('runs_workflow_status_idx', 'runs (workflow_id, status, created_at DESC) WHERE workflow_id IS NOT NULL', '{workflow}'),
+        ('runs_visual_idx', 'runs (user_id, created_at DESC, run_id DESC)
+          WHERE COALESCE(settings ->> ''visual_streaming_enabled'' = ''true'', false)', '{workflow}'),
+        ('artifacts_artifact_id_idx', 'artifacts (artifact_id)', '{iflow,spark}'),
+        ('retrievals_retrieval_id_idx', 'retrievals (retrieval_id)', '{iflow}'),
+        ('logs_log_id_idx', 'logs (log_id)', '{iflow}')) AS i (name, definition, applications)
+    WHERE $1 = ANY (i.applications)
+    UNION ALL
+    -- ids of a type that the application has chosen
+    SELECT n.name, format('CREATE INDEX IF NOT EXISTS %I ON run_tracker.%s ((%s), %s) WHERE (%3$s) IS NOT NULL', n.name, i.tab,
+                          run_tracker.compat_id(i.col, t.type), i.more), i.applications
+    FROM (VALUES
+        ('runs_user', 'runs', 'user_id', 'created_at DESC, run_id DESC', 'user_id', '{spar,iflow,ai_runs,workflow}'::text[]),
+        ('runs_subject', 'runs', 'subject_id', 'created_at DESC', 'journal_entry_id', '{spar}'),
+        ('runs_workflow', 'runs', 'workflow_id', 'status, created_at DESC', 'workflow_id', '{workflow}'),
+        ('runs_session', 'runs', 'session_id', 'created_at DESC', 'session_id', '{workflow}'),
+        ('tasks_user', 'tasks', 'user_id', 'created_at DESC', 'user_id', '{ai_runs}'))
+            AS i (name, tab, col, more, id, applications),
+         unnest('{uuid,text,bigint,integer}'::text[]) AS t (type),
+         LATERAL (SELECT format('%s_%s_idx', i.name, t.type)) AS n (name)
+    WHERE $1 = ANY (i.applications) AND t.type = COALESCE($2 ->> i.id, t.type) AND (i.id = 'user_id' OR t.type <> 'text')
 $$;
 COMMENT ON FUNCTION run_tracker.compat_indexes(text, jsonb) IS
-'Internal: the indexes that only views of applications need, and which of them do.';
+'Internal: the indexes that only views of applications need, and which of them do; for ids of all types if id_types is empty.';
 
 CREATE FUNCTION run_tracker.compat_public_rows(application text, visible boolean) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET client_min_messages = warning
+LANGUAGE plpgsql STRICT SET search_path = pg_catalog, pg_temp SET client_min_messages = warning
 AS $$
 BEGIN
     IF visible AND application <> 'workflow' THEN
@@ -455,27 +519,35 @@ COMMENT ON FUNCTION run_tracker.compat_public_rows(text, boolean) IS
 'Internal: makes or drops the policy behind public_rows of create_compat().';
 
 CREATE FUNCTION run_tracker.drop_compat(application text, schema regnamespace) RETURNS text[]
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET client_min_messages = warning
 AS $$
 DECLARE
+    readers text[];
     views text[];
-    functions text[];
+    writers text[];
     index text;
 BEGIN
     PERFORM run_tracker.compat_check(application, schema);
-    SELECT array_agg(o.identity ORDER BY o.identity) FILTER (WHERE o.kind = 'view'),
-           array_agg(o.identity ORDER BY o.identity) FILTER (WHERE o.kind = 'function')
-    INTO views, functions FROM run_tracker.compat_objects(application, schema) o;
+    -- functions that return rows of the views go before them, triggers after them
+    SELECT array_agg(o.identity ORDER BY o.identity) FILTER (WHERE p.prorettype <> 'trigger'::regtype),
+           array_agg(o.identity ORDER BY o.identity) FILTER (WHERE o.kind = 'view'),
+           array_agg(o.identity ORDER BY o.identity) FILTER (WHERE p.prorettype = 'trigger'::regtype)
+    INTO readers, views, writers
+    FROM run_tracker.compat_objects(application, schema) o
+         LEFT JOIN pg_proc p ON p.oid = CASE WHEN o.kind = 'function' THEN to_regprocedure(o.identity) END;
+    IF readers IS NOT NULL THEN
+        EXECUTE format('DROP FUNCTION %s', array_to_string(readers, ', '));
+    END IF;
     IF views IS NOT NULL THEN
         EXECUTE format('DROP VIEW %s', array_to_string(views, ', '));
     END IF;
-    IF functions IS NOT NULL THEN
-        EXECUTE format('DROP FUNCTION %s', array_to_string(functions, ', '));
+    IF writers IS NOT NULL THEN
+        EXECUTE format('DROP FUNCTION %s', array_to_string(writers, ', '));
     END IF;
 
     -- what only these views needed
     FOR index IN
-        SELECT i.name FROM run_tracker.compat_indexes(application, '{"user_id": "uuid"}') i
+        SELECT i.name FROM run_tracker.compat_indexes(application, '{}') i
         WHERE NOT EXISTS (SELECT FROM unnest(i.applications) a, pg_namespace n, run_tracker.compat_objects(a, n.oid))
     LOOP
         EXECUTE format('DROP INDEX IF EXISTS run_tracker.%I', index);
@@ -483,7 +555,7 @@ BEGIN
     IF NOT EXISTS (SELECT FROM pg_namespace n, run_tracker.compat_objects(application, n.oid)) THEN
         PERFORM run_tracker.compat_public_rows(application, false);
     END IF;
-    RETURN views || functions;
+    RETURN readers || views || writers;
 END
 $$;
 COMMENT ON FUNCTION run_tracker.drop_compat(text, regnamespace) IS

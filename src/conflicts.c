@@ -261,7 +261,9 @@ raise_duplicate(const Conflict *c)
 	ereport(ERROR, (errcode(ERRCODE_UNIQUE_VIOLATION),
 					errmsg("duplicate key value violates unique constraint \"%s_pkey\"",
 						   RelationGetRelationName(c->rel)),
-					errdetail("Key (%s)=(%s) already exists.", c->key_columns, values.data),
+					c->condition ?
+						errdetail("Key (%s)=(%s) already exists.", c->key_columns, values.data) :
+						0,
 					err_generic_string(PG_DIAG_SCHEMA_NAME,
 									   get_namespace_name(RelationGetNamespace(c->rel))),
 					err_generic_string(PG_DIAG_TABLE_NAME, RelationGetRelationName(c->rel))));
