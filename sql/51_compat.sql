@@ -490,7 +490,7 @@ COMMENT ON FUNCTION run_tracker.compat_public_rows(text, boolean) IS
 'Internal: makes or drops the policy behind public_rows of create_compat().';
 
 CREATE FUNCTION run_tracker.drop_compat(application text, schema regnamespace) RETURNS text[]
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET client_min_messages = warning
 AS $$
 DECLARE
     views text[];
