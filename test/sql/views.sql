@@ -284,6 +284,24 @@ SET ROLE regress_views_reader;
 SELECT pg_temp.locks('UPDATE spar_runs SET goal = ''x'' WHERE run_id = ''a0000000-0000-0000-0000-000000000001'''),
        pg_temp.locks('DELETE FROM spar_runs WHERE run_id = ''a0000000-0000-0000-0000-000000000001''');
 SELECT * FROM pg_temp.locks('EXECUTE change(''a0000000-0000-0000-0000-000000000001'')');
+-- nor what policies let them see but not change; services change what they see
+RESET ROLE;
+CREATE POLICY regress_public ON run_tracker.runs FOR SELECT USING (user_id = '');
+SET ROLE regress_views_client;
+SELECT * FROM pg_temp.locks('EXECUTE change(''a0000000-0000-0000-0000-000000000001'')');
+SET ROLE regress_views_service;
+SELECT * FROM pg_temp.locks('EXECUTE change(''a0000000-0000-0000-0000-000000000001'')');
+RESET ROLE;
+DROP POLICY regress_public ON run_tracker.runs;
+CREATE POLICY regress_frozen ON run_tracker.runs AS RESTRICTIVE FOR UPDATE TO regress_views_client USING (status <> 'completed');
+SET ROLE regress_views_client;
+SELECT * FROM pg_temp.locks('EXECUTE change(''a0000000-0000-0000-0000-000000000001'')');
+SET ROLE regress_views_service;
+SELECT * FROM pg_temp.locks('EXECUTE change(''a0000000-0000-0000-0000-000000000001'')');
+RESET ROLE;
+DROP POLICY regress_frozen ON run_tracker.runs;
+SET ROLE regress_views_client;
+SELECT * FROM pg_temp.locks('EXECUTE change(''a0000000-0000-0000-0000-000000000001'')');
 -- nor is a row locked that others own or conditions do not meet
 SET ROLE regress_views_client;
 DELETE FROM "Tasks" WHERE "Run" = :one AND "the task" = :two;
