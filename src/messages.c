@@ -126,7 +126,8 @@ first_text(Jsonb *parts)
 		if (part.type == jbvString)
 			found = &part;
 		else if (part.type == jbvBinary && JsonContainerIsObject(part.val.binary.data))
-			found = getKeyJsonValueFromContainer(part.val.binary.data, "text", strlen("text"), NULL);
+			found =
+				getKeyJsonValueFromContainer(part.val.binary.data, "text", strlen("text"), NULL);
 		if (found && found->type != jbvString)
 			found = NULL;
 	}
