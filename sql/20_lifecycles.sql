@@ -113,7 +113,10 @@ BEGIN
         "active":    {"phase": "active", "next": ["completed", "failed", "cancelled"]},
         "completed": {"phase": "succeeded", "next": ["active"]},
         "failed":    {"phase": "failed", "next": ["active"]},
-        "cancelled": {"phase": "cancelled", "next": ["active"]}}}')
+        "cancelled": {"phase": "cancelled", "next": ["active"]}}}'),
+    ('session', '{"initial": "open", "states": {
+        "open":   {"phase": "waiting", "next": ["closed"]},
+        "closed": {"phase": "succeeded", "next": ["open"]}}}')
     ON CONFLICT (name) DO NOTHING $built_in$);
 END
 $install$;

@@ -34,6 +34,7 @@ BEGIN
             run_id uuid NOT NULL,
             artifact_id uuid NOT NULL,
             user_id text NOT NULL,
+            session_id uuid,
             task_id uuid,
             retrieval_id uuid,
             kind text NOT NULL,
@@ -65,6 +66,7 @@ BEGIN
         COMMENT ON COLUMN run_tracker.artifacts.run_id IS 'Run that made it.';
         COMMENT ON COLUMN run_tracker.artifacts.artifact_id IS 'Id, a UUID of version 7 unless the client supplies one.';
         COMMENT ON COLUMN run_tracker.artifacts.user_id IS 'Owner of the run; filled in.';
+        COMMENT ON COLUMN run_tracker.artifacts.session_id IS 'Session that it was made in; not checked.';
         COMMENT ON COLUMN run_tracker.artifacts.task_id IS 'Task that made it; not checked.';
         COMMENT ON COLUMN run_tracker.artifacts.retrieval_id IS
         'Retrieval (run_tracker.retrievals) that found what it came from; not checked.';

@@ -11,6 +11,85 @@ AS 'MODULE_PATHNAME', 'run_tracker_accounts_before';
 COMMENT ON FUNCTION run_tracker.accounts_before() IS
 'Trigger of run_tracker.accounts: fills in user and times, and checks what the account overrides.';
 
+CREATE FUNCTION run_tracker.accounts_quotas() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    words CONSTANT jsonb := '{"monthlyTokens": "monthly_tokens", "dailyRequests": "daily_requests",
+        "concurrentSessions": "concurrent_sessions", "monthlyCost": "monthly_cost", "rateLimits": "rate_limits"}';
+    tier record;
+    too_much text;
+BEGIN
+    IF TG_OP = 'INSERT' THEN
+        NEW.user_id := COALESCE(NEW.user_id, NEW.user_uuid::text, run_tracker.current_user_id());
+        NEW.user_uuid := CASE WHEN NEW.user_id ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' THEN NEW.user_id::uuid END;
+    ELSE
+        NEW.user_uuid := OLD.user_uuid;
+    END IF;
+    SELECT t.permissions,
+           jsonb_build_object('monthly_tokens', t.monthly_tokens, 'daily_requests', t.daily_requests, 'concurrent_sessions',
+                              t.concurrent_sessions, 'monthly_cost', t.monthly_cost, 'rate_limits', NULL) AS limits
+    INTO tier FROM run_tracker.tiers t WHERE t.name = NEW.tier;
+    IF TG_OP = 'INSERT' THEN
+        NEW.permissions := COALESCE(NEW.permissions, tier.permissions, '{}');
+    END IF;
+
+    -- whoever writes quotas means what they say that the tier does not
+    IF NEW.quotas IS NOT NULL
+       AND (TG_OP = 'INSERT' AND NEW.overrides IS NULL
+            OR TG_OP = 'UPDATE' AND NEW.quotas IS DISTINCT FROM OLD.quotas AND NEW.overrides IS NOT DISTINCT FROM OLD.overrides) THEN
+        IF jsonb_typeof(NEW.quotas) <> 'object' OR NEW.quotas - ARRAY(SELECT jsonb_object_keys(words)) <> '{}' THEN
+            RAISE EXCEPTION 'invalid value of column "quotas" of table "accounts"'
+                USING ERRCODE = 'check_violation', TABLE = TG_TABLE_NAME, SCHEMA = TG_TABLE_SCHEMA, COLUMN = 'quotas',
+                      DETAIL = 'It must be a JSON object with keys monthlyTokens, dailyRequests, concurrentSessions, monthlyCost and rateLimits.';
+        END IF;
+        NEW.overrides := (SELECT jsonb_object_agg(w.value, NEW.quotas -> w.key) FROM jsonb_each_text(words) w
+                          WHERE NEW.quotas ? w.key AND NEW.quotas -> w.key IS DISTINCT FROM tier.limits -> w.value);
+    END IF;
+
+    -- what users give themselves is at most what they get anyway
+    IF TG_OP = 'INSERT' AND NOT run_tracker.is_service() THEN
+        IF NEW.tier <> 'free' THEN
+            too_much := format('tier "%s"', left(NEW.tier, 100));
+        ELSIF NOT NEW.permissions <@ tier.permissions THEN
+            too_much := format('permissions %s', left((SELECT array_agg(p) FROM unnest(NEW.permissions) p
+                                                       WHERE p IS NULL OR p <> ALL (tier.permissions))::text, 100));
+        ELSE
+            SELECT format('quota "%s"', left(o.key, 100)) INTO too_much FROM jsonb_each(NEW.overrides) o
+            WHERE o.value = 'null' OR o.key = 'rate_limits'
+               OR jsonb_typeof(o.value) = 'number' AND jsonb_typeof(tier.limits -> o.key) = 'number'
+                  AND o.value > tier.limits -> o.key
+            LIMIT 1;
+        END IF;
+        IF too_much IS NOT NULL THEN
+            RAISE EXCEPTION 'only services may give an account more than the tier "free" has'
+                USING ERRCODE = 'insufficient_privilege', TABLE = TG_TABLE_NAME, SCHEMA = TG_TABLE_SCHEMA,
+                      DETAIL = format('The account was to have %s.', too_much),
+                      HINT = 'What accounts have that users make themselves is in the row "free" of run_tracker.tiers.';
+        END IF;
+    END IF;
+
+    NEW.quotas := (SELECT jsonb_object_agg(w.key, COALESCE(NEW.overrides -> w.value, tier.limits -> w.value))
+                   FROM jsonb_each_text(words) w
+                   WHERE w.key IN ('monthlyTokens', 'dailyRequests', 'concurrentSessions')
+                      OR COALESCE(NEW.overrides -> w.value, tier.limits -> w.value) <> 'null');
+    RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION run_tracker.accounts_quotas() IS
+'Trigger of run_tracker.accounts: keeps quotas and overrides, user_uuid and user_id the same, and refuses what users may not give themselves (42501).';
+
+CREATE FUNCTION run_tracker.tiers_quotas() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    UPDATE run_tracker.accounts a SET quotas = NULL WHERE a.tier = NEW.name;
+    RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION run_tracker.tiers_quotas() IS
+'Trigger of run_tracker.tiers: accounts show the limits of their tier.';
+
 CREATE FUNCTION run_tracker.ensure_account(user_id text DEFAULT NULL, tier text DEFAULT NULL) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
@@ -106,6 +185,7 @@ BEGIN
             concurrent_sessions bigint,
             monthly_cost numeric,
             rate_limits jsonb NOT NULL DEFAULT '{}',
+            permissions text[] NOT NULL DEFAULT '{}',
             description text,
             CONSTRAINT tiers_pkey PRIMARY KEY (name)
         );
@@ -121,10 +201,16 @@ BEGIN
         COMMENT ON COLUMN run_tracker.tiers.monthly_cost IS 'Cost per month, in the currency of tasks.cost.';
         COMMENT ON COLUMN run_tracker.tiers.rate_limits IS
         'Calls of consume_rate_limit() by endpoint, "*" for each of the others: {"*": {"limit": 60, "window": "1 minute"}}; the window is an interval, or a number of seconds; null is no limit.';
+        COMMENT ON COLUMN run_tracker.tiers.permissions IS
+        'Permissions of new accounts of the tier, unless they are given others.';
         COMMENT ON COLUMN run_tracker.tiers.description IS 'For people.';
     END IF;
     CREATE OR REPLACE TRIGGER zz_run_tracker_before BEFORE INSERT OR UPDATE ON run_tracker.tiers
         FOR EACH ROW EXECUTE FUNCTION run_tracker.tiers_before();
+    CREATE OR REPLACE TRIGGER run_tracker_quotas AFTER UPDATE ON run_tracker.tiers FOR EACH ROW
+        WHEN (ROW(OLD.monthly_tokens, OLD.daily_requests, OLD.concurrent_sessions, OLD.monthly_cost)
+              IS DISTINCT FROM ROW(NEW.monthly_tokens, NEW.daily_requests, NEW.concurrent_sessions, NEW.monthly_cost))
+        EXECUTE FUNCTION run_tracker.tiers_quotas();
     IF NOT run_tracker.has_policy('run_tracker.tiers', 'readable') THEN
         CREATE POLICY readable ON run_tracker.tiers FOR SELECT USING (true);
         COMMENT ON POLICY readable ON run_tracker.tiers IS 'Everyone may know what the tiers are.';
@@ -133,26 +219,35 @@ BEGIN
     IF to_regclass('run_tracker.accounts') IS NULL THEN
         CREATE TABLE run_tracker.accounts (
             user_id text NOT NULL,
+            user_uuid uuid,
             tier text NOT NULL DEFAULT 'free',
-            permissions text[] NOT NULL DEFAULT '{}',
+            permissions text[] NOT NULL,
             overrides jsonb,
+            quotas jsonb NOT NULL,
             metadata jsonb,
             created_at timestamptz NOT NULL,
             updated_at timestamptz NOT NULL,
-            CONSTRAINT accounts_pkey PRIMARY KEY (user_id),
             CONSTRAINT accounts_tier_fkey FOREIGN KEY (tier) REFERENCES run_tracker.tiers (name) ON UPDATE CASCADE,
             CONSTRAINT accounts_permissions_check CHECK (array_position(permissions, NULL) IS NULL)
         );
+        -- Of two requests that make an account at the same time, with ON CONFLICT (user_uuid), the second must meet the
+        -- index of that column first.  Indexes are filled in the order in which they were created; a dump has them by name.
+        ALTER TABLE run_tracker.accounts ADD CONSTRAINT accounts_by_uuid_key UNIQUE (user_uuid);
+        ALTER TABLE run_tracker.accounts ADD CONSTRAINT accounts_pkey PRIMARY KEY (user_id);
         ALTER TABLE run_tracker.accounts ENABLE ROW LEVEL SECURITY;
         PERFORM run_tracker.revoke_all('run_tracker.accounts');
 
         COMMENT ON TABLE run_tracker.accounts IS
-        'Accounts of users: tier, permissions, and what deviates from the tier. Users may make their own, of the tier "free"; the rest is for services.';
+        'Accounts of users: tier, permissions, and what deviates from the tier. Users may make their own, of the tier "free" and with no more than that has; the rest is for services.';
         COMMENT ON COLUMN run_tracker.accounts.user_id IS 'User, as current_user_id() gives it; the caller unless given.';
+        COMMENT ON COLUMN run_tracker.accounts.user_uuid IS
+        'The same as a uuid, if it is the text of one (lower case); filled in, and user_id from it if only this is given.';
         COMMENT ON COLUMN run_tracker.accounts.tier IS 'Tier (run_tracker.tiers).';
-        COMMENT ON COLUMN run_tracker.accounts.permissions IS 'Words that the application knows, such as spark:generate.';
+        COMMENT ON COLUMN run_tracker.accounts.permissions IS 'Words that the application knows, such as spark:generate; those of the tier unless given.';
         COMMENT ON COLUMN run_tracker.accounts.overrides IS
         'Limits that win over those of the tier: an object with keys monthly_tokens, daily_requests, concurrent_sessions, monthly_cost and rate_limits; null as value is no limit.';
+        COMMENT ON COLUMN run_tracker.accounts.quotas IS
+        'The limits that follow from tier and overrides, in the words of applications: an object with keys monthlyTokens, dailyRequests and concurrentSessions, and monthlyCost and rateLimits if there are any; null as value is no limit. Assigning an object sets overrides to what it says that the tier does not; null changes nothing.';
         COMMENT ON COLUMN run_tracker.accounts.metadata IS 'Anything else, a JSON object.';
         COMMENT ON COLUMN run_tracker.accounts.created_at IS 'When the account was made (wall clock); filled in.';
         COMMENT ON COLUMN run_tracker.accounts.updated_at IS 'When it was last changed; filled in.';
@@ -160,10 +255,12 @@ BEGIN
     CREATE INDEX IF NOT EXISTS accounts_tier_idx ON run_tracker.accounts (tier);
     CREATE OR REPLACE TRIGGER zz_run_tracker_before BEFORE INSERT OR UPDATE ON run_tracker.accounts
         FOR EACH ROW EXECUTE FUNCTION run_tracker.accounts_before();
+    CREATE OR REPLACE TRIGGER zy_run_tracker_quotas BEFORE INSERT OR UPDATE ON run_tracker.accounts
+        FOR EACH ROW EXECUTE FUNCTION run_tracker.accounts_quotas();
     PERFORM run_tracker.install_policy('run_tracker.accounts');
     PERFORM run_tracker.as_owner('run_tracker.tiers', $built_in$
-        INSERT INTO run_tracker.tiers (name, monthly_tokens, daily_requests, concurrent_sessions, rate_limits)
-        VALUES ('free', 100000, 100, 1, '{"*": {"limit": 60, "window": "1 minute"}}')
+        INSERT INTO run_tracker.tiers (name, monthly_tokens, daily_requests, concurrent_sessions, rate_limits, permissions)
+        VALUES ('free', 100000, 100, 1, '{"*": {"limit": 60, "window": "1 minute"}}', '{spark:read,spark:generate}')
         ON CONFLICT (name) DO NOTHING $built_in$);
 END
 $install$;

@@ -85,7 +85,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION run_tracker.compat_columns(text, jsonb) IS
-'Internal: the columns of the views of an application: expression over r that reads it, column of the table (and key of that, if it is JSON) and expression over new that writes it, and who writes it: key (inserted, never changed), client, status (like client, but as a transition), service, fact (inserted by services), hint (like client, but what the view shows is not only that: not checked for concurrent changes), constant (no column of the view), computed (nobody), special (pieces of code).';
+'Internal: the columns of the views of an application: expression over r that reads it, column of the table (and key of that, if it is JSON) and expression over new that writes it, and who writes it: key (inserted, never changed), client, large (like client; not read again), status (like client, but as a transition), service, fact (inserted by services), hint (like client, but what the view shows is not only that: not checked for concurrent changes), constant (no column of the view), computed (nobody), special (pieces of code).';
 
 CREATE FUNCTION run_tracker.compat_id_types() RETURNS TABLE (id text, type text)
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
@@ -133,14 +133,22 @@ $$;
 COMMENT ON FUNCTION run_tracker.compat_relations(text) IS
 'Internal: the writable views of an application: table, condition on its alias r, columns of the view that are the key, whether INSERT of a row that exists returns that instead of failing, and pieces of PL/pgSQL for its trigger.';
 
+CREATE FUNCTION run_tracker.compat_list(application text, id_types jsonb, relation text) RETURNS text
+LANGUAGE sql STRICT SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT string_agg(format('CAST(%s AS %s) AS %I', CASE c.who WHEN 'special' THEN format('s.%I', c.name) ELSE c.reads END,
+                             c.type, c.name), E',\n       ' ORDER BY c.n)
+    FROM run_tracker.compat_columns($1, $2) c
+    WHERE c.relation = $3 AND c.name IS NOT NULL
+$$;
+COMMENT ON FUNCTION run_tracker.compat_list(text, jsonb, text) IS
+'Internal: the columns of a view, as a list of expressions over r, and over s for special ones.';
+
 CREATE FUNCTION run_tracker.compat_view(application text, id_types jsonb, relation text) RETURNS text
 LANGUAGE sql STRICT SET search_path = pg_catalog, pg_temp
 AS $$
     -- an UPDATE reads a special column twice, as OLD and in its expression: it is not to be computed twice
-    SELECT format(E'SELECT %s\nFROM run_tracker.%I r%s%s',
-                  string_agg(format('CAST(%s AS %s) AS %I', CASE c.who WHEN 'special' THEN format('s.%I', c.name) ELSE c.reads END,
-                                    c.type, c.name), E',\n       ' ORDER BY c.n),
-                  min(v.base),
+    SELECT format(E'SELECT %s\nFROM run_tracker.%I r%s%s', run_tracker.compat_list($1, $2, $3), min(v.base),
                   E',\n     LATERAL (SELECT ' || string_agg(format('%s AS %I', c.reads, c.name), ', ' ORDER BY c.n)
                                           FILTER (WHERE c.who = 'special') || ' OFFSET 0) s',
                   E'\nWHERE ' || min(v.filter))
@@ -185,7 +193,7 @@ DECLARE
     whose text[];
 BEGIN
     SELECT * INTO STRICT v FROM run_tracker.compat_relations($1) m WHERE m.relation = $3;
-    SELECT string_agg(CASE c.who WHEN 'special' THEN format('new.%1$I AS %1$I', c.name)
+    SELECT string_agg(CASE WHEN c.who IN ('large', 'special') THEN format('new.%1$I AS %1$I', c.name)
                       ELSE format('CAST(%s AS %s) AS %I', c.reads, c.type, c.name) END, E',\n           ' ORDER BY c.n),
            string_agg(format('r.%I AS %I', c.target, c.name), ', ' ORDER BY c.n)
                FILTER (WHERE c.name = ANY (v.keys) OR c.who = 'key' AND c.reads = 'r.' || c.target OR c.who = 'status'),
@@ -197,13 +205,13 @@ BEGIN
            string_agg(format('new.%1$I IS DISTINCT FROM old.%1$I', c.name), ' OR ' ORDER BY c.n) FILTER (WHERE c.who = 'key'),
            string_agg(format('"%s"', c.name), ', ' ORDER BY c.n) FILTER (WHERE c.who = 'key'),
            string_agg(format('new.%1$I IS DISTINCT FROM old.%1$I', c.name), E'\n            OR ' ORDER BY c.n)
-               FILTER (WHERE c.who IN ('client', 'status', 'service'))
+               FILTER (WHERE c.who IN ('client', 'large', 'status', 'hint', 'service'))
     INTO row_read, row_key, same_key, same_row, fixed, fixed_names, changed
     FROM run_tracker.compat_columns($1, $2) c WHERE c.relation = $3 AND c.name IS NOT NULL;
     made_row := replace(same_row, 'old.', 'result.');
 
     -- for services, and for clients: an INSERT and an UPDATE
-    FOREACH whose SLICE 1 IN ARRAY '{{key,client,status,service,fact,hint,constant},{key,client,hint,constant,"","",""}}'::text[] LOOP
+    FOREACH whose SLICE 1 IN ARRAY '{{key,client,large,hint,constant,status,service,fact},{key,client,large,hint,constant,"","",""}}'::text[] LOOP
         SELECT format(E'INSERT INTO run_tracker.%I AS r (%s)\n            SELECT %s%s\n            ON CONFLICT DO NOTHING RETURNING %s INTO result;',
                       v.base, string_agg(quote_ident(w.target), ', '), string_agg(w.inserts, E',\n                '),
                       CASE WHEN NOT run_tracker.compat_is_unique($1, $2, $3) THEN
@@ -212,7 +220,7 @@ BEGIN
         INTO piece FROM run_tracker.compat_writes($1, $2, $3, whose) w;
         statements := statements || piece;
     END LOOP;
-    FOREACH whose SLICE 1 IN ARRAY '{{client,status,hint,service},{client,status,hint,""}}'::text[] LOOP
+    FOREACH whose SLICE 1 IN ARRAY '{{client,large,status,hint,service},{client,large,status,hint,""}}'::text[] LOOP
         SELECT format(E'UPDATE run_tracker.%I AS r SET\n            %s\n        WHERE %s%s\n        RETURNING %s INTO result;', v.base,
                       COALESCE(string_agg(format('%I = %s', w.target, w.updates), E',\n            '),
                                -- nothing can be changed: a key that is what it was
@@ -225,6 +233,10 @@ BEGIN
                        WHERE c.relation = $3 AND c.who = ANY (whose) AND c.who <> 'hint' AND c.name IS NOT NULL),
                       row_key)
         INTO piece FROM run_tracker.compat_writes($1, $2, $3, whose) w;
+        -- where nobody may change anything, an UPDATE would only ask for privileges
+        IF NOT EXISTS (SELECT FROM run_tracker.compat_writes($1, $2, $3, '{client,status,hint,service}')) THEN
+            piece := format('SELECT %s INTO result FROM run_tracker.%I r WHERE %s;', row_key, v.base, same_row);
+        END IF;
         statements := statements || piece;
     END LOOP;
     SELECT format(E'\n        IF NOT service AND new.%1$I <> result.%1$I THEN\n            UPDATE run_tracker.%2$I AS r SET %3$I = %4$s WHERE %5$s;\n        END IF;',
@@ -258,7 +270,8 @@ BEGIN
             SELECT %s INTO result FROM run_tracker.%I r WHERE %s;
         END IF;
         IF NOT FOUND THEN
-            IF EXISTS (SELECT FROM run_tracker.%I r WHERE %s) THEN
+            -- rows that one may only read are left alone
+            IF EXISTS (SELECT FROM run_tracker.%I r WHERE %s FOR NO KEY UPDATE) THEN
                 RAISE EXCEPTION 'could not update view "%%" due to concurrent update', TG_TABLE_NAME
                     USING ERRCODE = 'serialization_failure', TABLE = TG_TABLE_NAME, SCHEMA = TG_TABLE_SCHEMA,
                           HINT = 'Repeat the statement.';
@@ -448,9 +461,15 @@ AS $$
 DECLARE
     extra record;
     id record;
+    rel text;
 BEGIN
     FOR extra IN EXECUTE format('SELECT * FROM run_tracker.%I()', 'compat_' || application || '_extras') LOOP
         definition := replace(extra.definition, '@schema@', schema::text);
+        rel := substring(definition FROM '@columns of ([a-z_]+)@');
+        IF rel IS NOT NULL THEN
+            definition := replace(definition, format('@columns of %s@', rel), run_tracker.compat_list(application, id_types, rel));
+        END IF;
+        definition := replace(definition, '@read_user_id@', run_tracker.compat_id('r.user_id', id_types ->> 'user_id'));
         FOR id IN SELECT * FROM jsonb_each_text(id_types) LOOP
             definition := replace(definition, '@' || id.key || '@', id.value);
         END LOOP;
@@ -462,13 +481,13 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION run_tracker.compat_extras(text, regnamespace, jsonb) IS
-'Internal: functions, and views that need no trigger, of an application.';
+'Internal: functions, and views that need no trigger, of an application. In their definitions @schema@, the names of types of ids (@user_id@) and "@columns of" a view, over its table r, are replaced.';
 
 CREATE FUNCTION run_tracker.compat_indexes(application text, id_types jsonb)
-RETURNS TABLE (name text, definition text, applications text[])
+RETURNS TABLE (kind text, name text, definition text, applications text[])
 LANGUAGE sql STRICT SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT i.name, format('CREATE INDEX IF NOT EXISTS %I ON run_tracker.', i.name) || i.definition, i.applications
+    SELECT 'INDEX', i.name, format('CREATE INDEX IF NOT EXISTS %I ON run_tracker.', i.name) || i.definition, i.applications
     FROM (VALUES
         -- a change of status makes an entry here: that is the price of finding what is stuck by the words of an application
         ('runs_open_created_at_idx', 'runs (created_at) WHERE status IN (''pending'', ''processing'', ''analyzing'',
@@ -477,46 +496,66 @@ AS $$
         ('runs_workflow_status_idx', 'runs (workflow_id, status, created_at DESC) WHERE workflow_id IS NOT NULL', '{workflow}'),
         ('runs_visual_idx', 'runs (user_id, created_at DESC, run_id DESC)
           WHERE COALESCE(settings ->> ''visual_streaming_enabled'' = ''true'', false)', '{workflow}'),
+        ('runs_build_session_idx', 'runs ((' || run_tracker.compat_id('session_id', 'uuid')
+          || '), created_at DESC) WHERE lifecycle = ''build''', '{spark}'),
+        ('runs_build_queue_idx', 'runs (priority DESC, created_at) WHERE lifecycle = ''build'' AND status = ''queued''', '{spark}'),
+        ('usage_records_session_id_idx', 'usage_records (session_id, used_at DESC) WHERE session_id IS NOT NULL', '{spark}'),
+        ('artifacts_session_id_idx', 'artifacts (session_id, created_at DESC) WHERE session_id IS NOT NULL', '{spark}'),
         ('artifacts_artifact_id_idx', 'artifacts (artifact_id)', '{iflow,spark}'),
         ('retrievals_retrieval_id_idx', 'retrievals (retrieval_id)', '{iflow}'),
         ('logs_log_id_idx', 'logs (log_id)', '{iflow}')) AS i (name, definition, applications)
     WHERE $1 = ANY (i.applications)
     UNION ALL
     -- ids of a type that the application has chosen
-    SELECT n.name, format('CREATE INDEX IF NOT EXISTS %I ON run_tracker.%s ((%s), %s) WHERE (%3$s) IS NOT NULL', n.name, i.tab,
-                          run_tracker.compat_id(i.col, t.type), i.more), i.applications
+    SELECT k.kind, k.name,
+           CASE k.kind
+               WHEN 'INDEX' THEN format('CREATE INDEX IF NOT EXISTS %I ON run_tracker.%s ((%s), %s) WHERE (%3$s) IS NOT NULL', k.name,
+                                        i.tab, run_tracker.compat_id(i.col, t.type), i.more)
+               -- that the id follows from what the policy compares: else a page of a user's is thought to be all that there is
+               ELSE format('CREATE STATISTICS IF NOT EXISTS run_tracker.%I (dependencies) ON %s, (%s) FROM run_tracker.%s', k.name,
+                           i.col, run_tracker.compat_id(i.col, t.type), i.tab) END,
+           i.applications
     FROM (VALUES
-        ('runs_user', 'runs', 'user_id', 'created_at DESC, run_id DESC', 'user_id', '{spar,iflow,ai_runs,workflow}'::text[]),
+        ('runs_user', 'runs', 'user_id', 'created_at DESC, run_id DESC', 'user_id', '{spar,iflow,ai_runs,spark,workflow}'::text[]),
+        ('sessions_user', 'sessions', 'user_id', 'created_at DESC', 'user_id', '{spark}'),
+        ('usage_records_user', 'usage_records', 'user_id', 'used_at DESC', 'user_id', '{spark}'),
         ('runs_subject', 'runs', 'subject_id', 'created_at DESC', 'journal_entry_id', '{spar}'),
         ('runs_workflow', 'runs', 'workflow_id', 'status, created_at DESC', 'workflow_id', '{workflow}'),
         ('runs_session', 'runs', 'session_id', 'created_at DESC', 'session_id', '{workflow}'),
         ('tasks_user', 'tasks', 'user_id', 'created_at DESC', 'user_id', '{ai_runs}'))
             AS i (name, tab, col, more, id, applications),
          unnest('{uuid,text,bigint,integer}'::text[]) AS t (type),
-         LATERAL (SELECT format('%s_%s_idx', i.name, t.type)) AS n (name)
-    WHERE $1 = ANY (i.applications) AND t.type = COALESCE($2 ->> i.id, t.type) AND (i.id = 'user_id' OR t.type <> 'text')
+         LATERAL (VALUES ('INDEX', format('%s_%s_idx', i.name, t.type)), ('STATISTICS', format('%s_%s_stat', i.name, t.type))) AS k (kind, name)
+    WHERE $1 = ANY (i.applications) AND t.type = COALESCE($2 ->> i.id, t.type) AND (i.id = 'user_id' OR t.type <> 'text' AND k.kind = 'INDEX')
 $$;
 COMMENT ON FUNCTION run_tracker.compat_indexes(text, jsonb) IS
-'Internal: the indexes that only views of applications need, and which of them do; for ids of all types if id_types is empty.';
+'Internal: the indexes, and statistics, that only views of applications need, and which of them do; for ids of all types if id_types is empty.';
 
 CREATE FUNCTION run_tracker.compat_public_rows(application text, visible boolean) RETURNS void
 LANGUAGE plpgsql STRICT SET search_path = pg_catalog, pg_temp SET client_min_messages = warning
 AS $$
+DECLARE
+    tab regclass;
 BEGIN
     IF visible AND application <> 'workflow' THEN
         RAISE EXCEPTION 'argument "public_rows" is for application "workflow" only' USING ERRCODE = 'invalid_parameter_value';
-    ELSIF application = 'workflow' AND visible IS DISTINCT FROM run_tracker.has_policy('run_tracker.runs', 'public_rows') THEN
-        DROP POLICY IF EXISTS public_rows ON run_tracker.runs;
-        IF visible THEN
-            CREATE POLICY public_rows ON run_tracker.runs FOR SELECT USING (user_id = '' AND lifecycle = 'workflow');
-            COMMENT ON POLICY public_rows ON run_tracker.runs IS
-            'Whoever may read runs sees workflow executions without a user: create_compat() was told so.';
-        END IF;
+    ELSIF application <> 'workflow' THEN
+        RETURN;
     END IF;
+    -- what is under way is looked up in open_runs
+    FOREACH tab IN ARRAY '{run_tracker.runs,run_tracker.open_runs}'::regclass[] LOOP
+        IF visible AND NOT run_tracker.has_policy(tab, 'public_rows') THEN
+            EXECUTE format('CREATE POLICY public_rows ON %s FOR SELECT USING (user_id = '''' AND lifecycle = ''workflow'')', tab);
+            EXECUTE format('COMMENT ON POLICY public_rows ON %s IS %L', tab,
+                           'Whoever may read runs sees workflow executions without a user: create_compat() was told so.');
+        ELSIF visible IS NOT TRUE AND run_tracker.has_policy(tab, 'public_rows') THEN
+            EXECUTE format('DROP POLICY public_rows ON %s', tab);
+        END IF;
+    END LOOP;
 END
 $$;
 COMMENT ON FUNCTION run_tracker.compat_public_rows(text, boolean) IS
-'Internal: makes or drops the policy behind public_rows of create_compat().';
+'Internal: makes or drops the policies behind public_rows of create_compat().';
 
 CREATE FUNCTION run_tracker.drop_compat(application text, schema regnamespace) RETURNS text[]
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET client_min_messages = warning
@@ -525,7 +564,7 @@ DECLARE
     readers text[];
     views text[];
     writers text[];
-    index text;
+    index record;
 BEGIN
     PERFORM run_tracker.compat_check(application, schema);
     -- functions that return rows of the views go before them, triggers after them
@@ -547,10 +586,10 @@ BEGIN
 
     -- what only these views needed
     FOR index IN
-        SELECT i.name FROM run_tracker.compat_indexes(application, '{}') i
+        SELECT i.kind, i.name FROM run_tracker.compat_indexes(application, '{}') i
         WHERE NOT EXISTS (SELECT FROM unnest(i.applications) a, pg_namespace n, run_tracker.compat_objects(a, n.oid))
     LOOP
-        EXECUTE format('DROP INDEX IF EXISTS run_tracker.%I', index);
+        EXECUTE format('DROP %s IF EXISTS run_tracker.%I', index.kind, index.name);
     END LOOP;
     IF NOT EXISTS (SELECT FROM pg_namespace n, run_tracker.compat_objects(application, n.oid)) THEN
         PERFORM run_tracker.compat_public_rows(application, false);

@@ -73,10 +73,10 @@ DECLARE
 BEGIN
     IF page IS NULL OR page < 1 THEN
         RAISE EXCEPTION 'argument "page" must be at least 1'
-            USING ERRCODE = 'invalid_parameter_value', DETAIL = format('It is %s.', page), HINT = 'Pages are counted from 1.';
+            USING ERRCODE = 'invalid_parameter_value', DETAIL = format('It is %s.', COALESCE(page::text, 'null')), HINT = 'Pages are counted from 1.';
     ELSIF page_size IS NULL OR page_size NOT BETWEEN 1 AND 1000 THEN
         RAISE EXCEPTION 'argument "page_size" must be 1 to 1000'
-            USING ERRCODE = 'invalid_parameter_value', DETAIL = format('It is %s.', page_size);
+            USING ERRCODE = 'invalid_parameter_value', DETAIL = format('It is %s.', COALESCE(page_size::text, 'null'));
     ELSIF before IS NOT NULL THEN
         SELECT r.created_at INTO last_created_at FROM @schema@.workflow_executions r WHERE r.execution_id = before;
         IF NOT FOUND THEN

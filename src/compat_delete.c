@@ -17,6 +17,7 @@
 
 #include "access/table.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_class_d.h"
 #include "catalog/pg_type_d.h"
 #include "commands/trigger.h"
 #include "executor/spi.h"
@@ -121,6 +122,13 @@ run_tracker_compat_delete(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),
 				 errmsg("relation \"" RT_SCHEMA ".%s\" does not exist", trigger->tgargs[0])));
+	/* what is no table has no rows to delete: another trigger does what there is to do */
+	if (get_rel_relkind(relid) == RELKIND_VIEW)
+		return PointerGetDatum(trigdata->tg_trigtuple);
+	if (strcmp(trigger->tgargs[0], "session_deltas") == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("deltas cannot be deleted"), errhint("They go with their session.")));
 	rel = table_open(relid, RowExclusiveLock);
 	check_privilege(rel);
 	desc = RelationGetDescr(trigdata->tg_relation);

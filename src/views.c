@@ -36,10 +36,13 @@
 #include "optimizer/optimizer.h"
 #include "optimizer/planner.h"
 #include "parser/parsetree.h"
+#include "rewrite/rowsecurity.h"
 #include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/array.h"
 #include "utils/lsyscache.h"
+#include "utils/rls.h"
 #include "utils/syscache.h"
 
 #include "views.h"
@@ -287,11 +290,50 @@ writes_row(const Query *query, const Query *view, Index rti)
 	return false;
 }
 
-/* Whoever could not write to the table cannot lock its rows either. */
+/* Do policies let the role see no other rows than FOR UPDATE would, so that it can lock all it
+ * sees? */
+static bool
+may_lock_visible_rows(Oid relid, Oid role)
+{
+	Relation rel;
+	ListCell *cell;
+	bool more = false; /* rows that can only be read */
+	bool less = false; /* rows that cannot be changed */
+	bool all = false;
+
+	if (check_enable_rls(relid, role, true) != RLS_ENABLED)
+		return true;
+	rel = relation_open(relid, NoLock);
+	foreach(cell, rel->rd_rsdesc->policies)
+	{
+		RowSecurityPolicy *policy = lfirst(cell);
+		Oid *roles = (Oid *) ARR_DATA_PTR(policy->roles);
+		bool applies = false;
+
+		for (int i = 0; i < ARR_DIMS(policy->roles)[0]; i++)
+			applies = applies || roles[i] == ACL_ID_PUBLIC || has_privs_of_role(role, roles[i]);
+		if (!applies)
+			continue;
+		if (policy->permissive && policy->polcmd == ACL_SELECT_CHR)
+			more = true;
+		else if (!policy->permissive && policy->polcmd == ACL_UPDATE_CHR)
+			less = true;
+		else if (policy->permissive &&
+				 (policy->polcmd == '*' || policy->polcmd == ACL_UPDATE_CHR) && policy->qual &&
+				 IsA(policy->qual, Const) && DatumGetBool(((Const *) policy->qual)->constvalue))
+			all = true;
+	}
+	relation_close(rel, NoLock);
+	return (all || !more) && !less;
+}
+
+/* Whoever could not write to a row of the table cannot lock it either. */
 static bool
 may_lock(const Query *query, RangeTblEntry *rte, CmdType command)
 {
 	Oid relid = rte->relid;
+	AclMode privilege =
+		command == CMD_UPDATE ? ACL_UPDATE : ACL_INSERT; /* as compat_delete() has it */
 	Oid role;
 
 #if PG_VERSION_NUM >= 160000
@@ -301,13 +343,11 @@ may_lock(const Query *query, RangeTblEntry *rte, CmdType command)
 #endif
 	if (!OidIsValid(role))
 		role = GetUserId();
-	if (command == CMD_UPDATE)
-		return pg_class_aclcheck(relid, role, ACL_UPDATE) == ACLCHECK_OK ||
-			   pg_attribute_aclcheck_all(relid, role, ACL_UPDATE, ACLMASK_ANY) == ACLCHECK_OK;
-	/* as compat_delete() has it */
-	return pg_class_aclcheck(relid, role, ACL_DELETE) == ACLCHECK_OK ||
-		   pg_class_aclcheck(relid, role, ACL_INSERT) == ACLCHECK_OK ||
-		   pg_attribute_aclcheck_all(relid, role, ACL_INSERT, ACLMASK_ANY) == ACLCHECK_OK;
+	if (pg_class_aclcheck(relid, role, privilege) != ACLCHECK_OK &&
+		pg_attribute_aclcheck_all(relid, role, privilege, ACLMASK_ANY) != ACLCHECK_OK &&
+		(command != CMD_DELETE || pg_class_aclcheck(relid, role, ACL_DELETE) != ACLCHECK_OK))
+		return false;
+	return may_lock_visible_rows(relid, role);
 }
 
 /* The table of a view of an application, if conditions give the whole key; else InvalidOid. */

@@ -1,5 +1,5 @@
 \set ECHO none
--- The life of spark on the views that create_compat() makes: it prints what it prints on a table.
+-- The life of SPARK sessions on the views that create_compat() makes: it prints what it prints on a table.
 \getenv abs_srcdir PG_ABS_SRCDIR
 \set application spark
 \set file :abs_srcdir '/life/on_views.psql'

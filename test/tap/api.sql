@@ -278,6 +278,8 @@ SELECT set_eq(
      'TABLE(jobname text, schedule text, command text)'),
     ('unschedule_maintenance() bigint'),
     ('has_cron() boolean'),
+    -- views of applications
+    ('resolve_conflict(view regclass, new record, repeatable boolean DEFAULT false) record'),
     -- rate limits and circuit breakers
     ('consume_rate_limit(endpoint text, cost integer DEFAULT 1, user_id text?) TABLE(allowed boolean, current bigint, '
      '"limit" bigint, remaining bigint, reset_at timestamp with time zone, reset_ms bigint)'),
@@ -732,7 +734,7 @@ SELECT 'function ' || f, 'EXECUTE'
 FROM unnest('{uuidv7,create_run,start_run,complete_run,fail_run,cancel_run,retry_run,transition_run,update_progress,
               create_task,start_task,complete_task,fail_task,cancel_task,append_response,add_message,write_messages,add_log,
               log_retrieval,add_artifact,heartbeat_run,release_run,create_runs,create_tasks,complete_tasks,check_batch,
-              task_target,consume_rate_limit,consume_rate_limit_or_fail,
+              task_target,consume_rate_limit,consume_rate_limit_or_fail,resolve_conflict,
               open_session,touch_session,close_session,append_delta,
 ensure_account,record_usage,log_request,reserve_usage,settle_usage,release_usage}'::text[]) f
 UNION ALL VALUES
