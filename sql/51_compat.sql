@@ -564,6 +564,7 @@ DECLARE
     readers text[];
     views text[];
     writers text[];
+    schemas regnamespace[];
     index record;
 BEGIN
     PERFORM run_tracker.compat_check(application, schema);
@@ -584,14 +585,16 @@ BEGIN
         EXECUTE format('DROP FUNCTION %s', array_to_string(writers, ', '));
     END IF;
 
-    -- what only these views needed
+    -- what only these views needed: schemas with views of applications are known by a trigger, at once
+    schemas := ARRAY(SELECT DISTINCT c.relnamespace FROM pg_trigger g JOIN pg_class c ON c.oid = g.tgrelid
+                     WHERE g.tgfoid = 'run_tracker.compat_delete()'::regprocedure);
     FOR index IN
         SELECT i.kind, i.name FROM run_tracker.compat_indexes(application, '{}') i
-        WHERE NOT EXISTS (SELECT FROM unnest(i.applications) a, pg_namespace n, run_tracker.compat_objects(a, n.oid))
+        WHERE NOT EXISTS (SELECT FROM unnest(i.applications) a, unnest(schemas) n, run_tracker.compat_objects(a, n))
     LOOP
         EXECUTE format('DROP %s IF EXISTS run_tracker.%I', index.kind, index.name);
     END LOOP;
-    IF NOT EXISTS (SELECT FROM pg_namespace n, run_tracker.compat_objects(application, n.oid)) THEN
+    IF NOT EXISTS (SELECT FROM unnest(schemas) n, run_tracker.compat_objects(application, n)) THEN
         PERFORM run_tracker.compat_public_rows(application, false);
     END IF;
     RETURN readers || views || writers;
