@@ -120,7 +120,7 @@ BEGIN
                                        ELSE w.inserts END, ', '),
                             piece, c.has_key, c.same_place)
               FROM run_tracker.compat_writes(application, run_tracker.import_id_types(), relation,
-                                             '{key,client,status,service,fact,constant}') w);
+                                             '{key,client,large,hint,status,service,fact,constant}') w);
     keys := format('SELECT jsonb_build_object(%s) FROM (SELECT * FROM imported OFFSET $1 LIMIT $2) s', c.old_key);
     missing := format($query$SELECT jsonb_build_object(%1$s), p.*
         FROM %2$s, LATERAL (
