@@ -63,21 +63,53 @@ COMMENT ON FUNCTION run_tracker.import_id_types() IS
 'Internal: ids that come from the application are text in our tables, whatever they are in the source.';
 
 CREATE FUNCTION run_tracker.import_columns(application text, source regclass, relation text)
-RETURNS TABLE (n bigint, name text, found boolean, reads text, target text, writes text, who text, is_key boolean)
+RETURNS TABLE (n bigint, name text, found boolean, reads text, who text, is_key boolean)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT c.n, c.name, a.attname IS NOT NULL, run_tracker.import_cast(c.name, a.atttypid, c.type),
-           CASE WHEN c.key IS NULL THEN c.target END,
-           CASE WHEN r.base = 'runs' AND c.target = 'user_id' THEN format('COALESCE(%s, '''')', c.writes) ELSE c.writes END,
-           c.who, c.name = ANY (r.keys)
+    SELECT c.n, c.name, a.attname IS NOT NULL, run_tracker.import_cast(c.name, a.atttypid, c.type), c.who, c.name = ANY (r.keys)
     FROM run_tracker.compat_relations($1) r
-         JOIN run_tracker.compat_columns($1, run_tracker.import_id_types()) c
-         ON c.relation = r.relation
+         JOIN run_tracker.compat_columns($1, run_tracker.import_id_types()) c ON c.relation = r.relation
          LEFT JOIN pg_attribute a ON a.attrelid = $2 AND a.attname = c.name AND a.attnum > 0 AND NOT a.attisdropped
     WHERE r.relation = $3 AND c.name IS NOT NULL
 $$;
 COMMENT ON FUNCTION run_tracker.import_columns(text, regclass, text) IS
-'Internal: the columns of a view of an application, with the expression over a row s of an old table that they come from, and that over a row new of the view which goes to the table of the tracker.';
+'Internal: the columns of a view of an application, and the expression over a row s of an old table that they come from.';
+
+CREATE FUNCTION run_tracker.import_targets(application text, relation text)
+RETURNS TABLE (name text, writes text, is_written boolean, is_key boolean, is_fixed boolean)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT a.attname::text,
+           CASE WHEN w.inserts IS NULL THEN format('CAST(NULL AS %s)', format_type(a.atttypid, a.atttypmod))
+                -- nobody is a user, too
+                WHEN r.base = 'runs' AND a.attname = 'user_id' THEN format('COALESCE(%s, '''')', w.inserts)
+                ELSE w.inserts END,
+           w.inserts IS NOT NULL, COALESCE(k.is_key, false), k.is_fixed OR w.inserts IS NOT NULL AND a.attname = 'run_id'
+    FROM run_tracker.compat_relations($1) r
+         JOIN pg_attribute a ON a.attrelid = format('run_tracker.%I', r.base)::regclass AND a.attnum > 0 AND NOT a.attisdropped
+         LEFT JOIN run_tracker.compat_writes($1, run_tracker.import_id_types(), $2,
+            '{key,client,large,status,service,fact,hint,constant}') w ON w.target = a.attname
+         LEFT JOIN (SELECT c.relation, c.target, bool_or(c.name = ANY (v.keys)) AS is_key, bool_or(c.who = 'key') AS is_fixed
+                    FROM run_tracker.compat_columns($1, run_tracker.import_id_types()) c
+                         JOIN run_tracker.compat_relations($1) v ON v.relation = c.relation
+                    WHERE c.key IS NULL GROUP BY 1, 2) k
+         ON k.relation = r.relation AND k.target = a.attname
+    WHERE r.relation = $2
+    ORDER BY a.attnum
+$$;
+COMMENT ON FUNCTION run_tracker.import_targets(text, text) IS
+'Internal: the columns of the table behind a view of an application, what an import puts into them: an expression over a row new of the view, and whether they are (part of) the key or do not change either.';
+
+CREATE FUNCTION run_tracker.import_after(application text, relation text) RETURNS text
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT 'SELECT run_tracker.write_messages(m.id, ''[]'', m.messages)
+        FROM (SELECT DISTINCT ON (new.id) new.id, new.messages FROM @piece@ JOIN unnest($3) k ON k = new.id
+              WHERE new.messages <> ''[]'' ORDER BY new.id) m'
+    WHERE relation = 'ai_runs'
+$$;
+COMMENT ON FUNCTION run_tracker.import_after(text, text) IS
+'Internal: what import_rows() does with the rows of the piece that it has inserted, whose ids are $3: what columns say that are not those of one table.';
 
 CREATE FUNCTION run_tracker.import_statements(application text, source regclass, relation text)
 RETURNS TABLE (base text, read text, write text, missing text, keys text, after text)
@@ -87,53 +119,64 @@ AS $function$
 DECLARE
     v record;
     c record;
+    t record;
     piece text;
+    made text;
+    fits text;
 BEGIN
     SELECT * INTO STRICT v FROM run_tracker.compat_relations(application) m WHERE m.relation = $3;
     SELECT string_agg(format('s.%I', i.name), ', ' ORDER BY i.n) FILTER (WHERE i.found AND i.who <> 'computed') AS source_columns,
            string_agg(format('%s AS %I', i.reads, i.name), ', ' ORDER BY i.n) FILTER (WHERE i.who <> 'computed') AS view_columns,
            string_agg(format('new.%I IS NOT NULL', i.name), ' AND ' ORDER BY i.n) FILTER (WHERE i.is_key) AS has_key,
-           string_agg(format('r.%I = %s', i.target, i.writes), ' AND ' ORDER BY i.n) FILTER (WHERE i.is_key) AS same_key,
-           -- the primary key of what belongs to a run begins with that
-           string_agg(format('r.%I = %s', i.target, i.writes), ' AND ' ORDER BY i.n)
-               FILTER (WHERE i.is_key OR i.who = 'key' AND i.target = 'run_id') AS same_place,
-           string_agg(format('(%2$s IS NULL OR r.%1$I = %2$s)', i.target, i.writes), ' AND ' ORDER BY i.n)
-               FILTER (WHERE NOT i.is_key AND i.who = 'key' AND i.target <> 'run_id') AS same_others,
-           string_agg(format('%L, s.%I', i.name, i.name), ', ' ORDER BY i.n) FILTER (WHERE i.is_key) AS old_key,
-           string_agg(format('%L, new.%I', i.name, i.name), ', ' ORDER BY i.n) FILTER (WHERE i.is_key) AS new_key,
-           string_agg(format('r.%I', i.target), ', ' ORDER BY i.n) FILTER (WHERE i.is_key) AS keys,
+           string_agg(format('%L, s.%I', i.name, i.name), ', ' ORDER BY i.n) FILTER (WHERE i.is_key) AS key_json,
            string_agg(format('"%s"', i.name), ', ' ORDER BY i.n) FILTER (WHERE i.is_key AND NOT i.found) AS lost_keys
     INTO STRICT c FROM run_tracker.import_columns(application, source, relation) i;
     IF c.lost_keys IS NOT NULL THEN
         RAISE EXCEPTION 'table "%" has no column %', source, c.lost_keys
-            USING ERRCODE = 'invalid_parameter_value', DETAIL = 'Without the key of the rows an import could not be repeated.';
+            USING ERRCODE = 'invalid_parameter_value', DETAIL = 'Without the key of its rows an import could not be repeated.';
     END IF;
+    SELECT string_agg(format('%s AS %I', i.writes, i.name), ', ') AS made,
+           string_agg(format('%I', i.name), ', ') FILTER (WHERE i.is_written) AS targets,
+           string_agg(format('m.%I', i.name), ', ') FILTER (WHERE i.is_written) AS values,
+           string_agg(format('r.%I = m.%1$I', i.name), ' AND ') FILTER (WHERE i.is_key) AS same_key,
+           -- the primary key of what belongs to a run begins with that
+           string_agg(format('r.%I = m.%1$I', i.name), ' AND ') FILTER (WHERE i.is_key OR i.is_fixed AND i.name = 'run_id') AS same_place,
+           string_agg(format('(m.%I IS NULL OR r.%1$I = m.%1$I)', i.name), ' AND ') FILTER (WHERE i.is_fixed AND NOT i.is_key) AS same_fixed,
+           string_agg(format('r.%I', i.name), ', ') FILTER (WHERE i.is_key) AS key
+    INTO STRICT t FROM run_tracker.import_targets(application, relation) i;
 
     base := v.base;
-    read := format('SELECT %s FROM %s s', c.source_columns, source);
     piece := format('(SELECT %s FROM (SELECT * FROM imported OFFSET $1 LIMIT $2) s) new', c.view_columns);
-    write := (SELECT format($query$INSERT INTO run_tracker.%1$I AS r (%2$s)
+    after := replace(run_tracker.import_after(application, relation), '@piece@', piece);
+    made := format('%s, LATERAL (SELECT %s) m', piece, t.made);
+    -- rows that would not be seen in the view; what triggers fill in is not known yet
+    fits := format('(SELECT (%s) IS NOT FALSE FROM (SELECT m.*) r)', COALESCE(v.filter, 'true'));
+
+    read := format('SELECT %s FROM %s s%s', c.source_columns, source,
+                   -- these are numbered as they come
+                   CASE v.base WHEN 'logs' THEN ' ORDER BY s.job_id, s.created_at' WHEN 'session_deltas' THEN ' ORDER BY s.session_id, s.version' END);
+    write := format($query$INSERT INTO run_tracker.%1$I AS r (%2$s)
         SELECT %3$s FROM %4$s
-        WHERE %5$s AND NOT EXISTS (SELECT FROM run_tracker.%1$I r WHERE %6$s) ON CONFLICT DO NOTHING$query$,
-                            v.base, string_agg(quote_ident(w.target), ', '),
-                            string_agg(CASE WHEN v.base = 'runs' AND w.target = 'user_id' THEN format('COALESCE(%s, '''')', w.inserts)
-                                       ELSE w.inserts END, ', '),
-                            piece, c.has_key, c.same_place)
-              FROM run_tracker.compat_writes(application, run_tracker.import_id_types(), relation,
-                                             '{key,client,status,service,fact,constant}') w);
-    keys := format('SELECT jsonb_build_object(%s) FROM (SELECT * FROM imported OFFSET $1 LIMIT $2) s', c.old_key);
-    missing := format($query$SELECT jsonb_build_object(%1$s), p.*
-        FROM %2$s, LATERAL (
-            SELECT '23502', 'row has no key', NULL WHERE NOT (%3$s)
-            UNION ALL
-            SELECT '23505', 'key is taken', 'The row with this key belongs to another user or run, or is something else.'
-            FROM run_tracker.%4$I r WHERE %5$s
-            UNION ALL
-            SELECT '55000', 'row was not inserted', 'A trigger may have suppressed it.'
-            LIMIT 1) p
-        WHERE NOT EXISTS (SELECT FROM run_tracker.%4$I r WHERE %6$s)$query$,
-        c.new_key, piece, c.has_key, v.base, c.same_key, concat_ws(' AND ', c.same_place, c.same_others, v.filter));
-    after := NULL;
+        WHERE %5$s AND %6$s AND NOT EXISTS (SELECT FROM run_tracker.%1$I r WHERE %7$s)
+        ON CONFLICT DO NOTHING%8$s$query$,
+        v.base, t.targets, t.values, made, c.has_key, fits, t.same_place, ' RETURNING ' || CASE WHEN after IS NOT NULL THEN t.key END);
+    missing := format($query$SELECT (SELECT jsonb_build_object(%1$s) FROM (SELECT new.*) s), p.*
+        FROM %2$s,
+             LATERAL (SELECT '23502', 'row has no key', NULL WHERE NOT (%3$s)
+                      UNION ALL
+                      SELECT '23505', 'key is taken', 'The row with this key belongs to another user or run, or is something else.'
+                      FROM run_tracker.%4$I r WHERE %5$s
+                      UNION ALL
+                      SELECT '23503', 'run does not exist', %6$s WHERE NOT %7$s
+                      UNION ALL
+                      SELECT '55000', 'row was not inserted', 'A trigger may have suppressed it.'
+                      LIMIT 1) p
+        WHERE NOT EXISTS (SELECT FROM run_tracker.%4$I r WHERE %8$s)$query$,
+        c.key_json, made, c.has_key, v.base, t.same_key,
+        CASE WHEN v.base = 'runs' THEN 'NULL'
+             ELSE format('format(''There is no run %%s of application "%s".'', m.run_id)', application) END,
+        fits, concat_ws(' AND ', t.same_key, t.same_fixed, v.filter));
+    keys := format('SELECT jsonb_build_object(%s) FROM (SELECT * FROM imported OFFSET $1 LIMIT $2) s', c.key_json);
     RETURN NEXT;
 END
 $function$;

@@ -51,15 +51,25 @@ PG_FUNCTION_INFO_V1(run_tracker_import_rows);
 /* class of the advisory lock: another one than those of sequence.c and stats_fold.c */
 #define RT_LOCK_CLASS 0x5256
 
-/* The statements; after may be NULL. */
+/* The statements, in the order of the arguments. */
+typedef enum Step
+{
+	READ,
+	WRITE,
+	MISSING,
+	KEYS,
+	AFTER
+} Step;
+
+#define NSTEPS (AFTER + 1)
+
 typedef struct Import
 {
-	char *write;
-	char *missing;
-	char *keys;
-	char *after;
+	char *sql[NSTEPS]; /* AFTER may be NULL */
+	SPIPlanPtr plans[NSTEPS];
 	Portal source;
 	EphemeralNamedRelationData imported;
+	int64 nrows; /* of the piece */
 	MemoryContext piece_context;
 	int64 copied;
 	int64 present;
@@ -77,18 +87,42 @@ typedef struct Part
 	char *(*missing)[4]; /* key, SQLSTATE, message and detail of rows that are not there */
 } Part;
 
+static Oid argument_types[] = {INT8OID, INT8OID, UUIDARRAYOID};
+
+/*
+ * A plan for small parts of the piece, of which there may be thousands.  Not for those of
+ * later pieces, too: the table may have grown, and should not be read whole then.
+ */
+static void
+prepare(Import *import, Step step)
+{
+	if (import->plans[step])
+		return;
+	import->imported.md.enrtuples = 1;
+	import->plans[step] = SPI_prepare_cursor(import->sql[step], step == AFTER ? 3 : 2,
+											 argument_types, CURSOR_OPT_GENERIC_PLAN);
+	if (import->plans[step] == NULL)
+		elog(ERROR, "could not prepare \"%s\": %s", import->sql[step],
+			 SPI_result_code_string(SPI_result));
+}
+
 /* Run a statement over a part; the rows it has returned are in SPI_tuptable. */
 static void
-execute(const char *sql, const Part *part, Datum keys)
+execute(Import *import, Step step, const Part *part, Datum keys)
 {
-	Oid types[] = {INT8OID, INT8OID, UUIDARRAYOID};
 	Datum values[] = {Int64GetDatum(part->first), Int64GetDatum(part->n), keys};
 	MemoryContext context = CurrentMemoryContext;
-	int result = SPI_execute_with_args(sql, keys ? 3 : 2, types, values, NULL, false, 0);
+	int result;
 
+	if (import->plans[step])
+		result = SPI_execute_plan(import->plans[step], values, NULL, false, 0);
+	else
+		result = SPI_execute_with_args(import->sql[step], step == AFTER ? 3 : 2, argument_types,
+									   values, NULL, false, 0);
 	MemoryContextSwitchTo(context);
 	if (result < 0)
-		elog(ERROR, "could not execute \"%s\": %s", sql, SPI_result_code_string(result));
+		elog(ERROR, "could not execute \"%s\": %s", import->sql[step],
+			 SPI_result_code_string(result));
 }
 
 /* The first column of the rows returned, ids of what was inserted, as an array. */
@@ -110,18 +144,18 @@ returned_keys(void)
 static void
 copy_part(void *arg1, void *arg2)
 {
-	const Import *import = arg1;
+	Import *import = arg1;
 	Part *part = arg2;
 
-	execute(import->write, part, 0);
+	execute(import, WRITE, part, 0);
 	part->copied = SPI_processed;
-	if (part->copied > 0 && import->after)
-		execute(import->after, part, returned_keys());
+	if (part->copied > 0 && import->sql[AFTER])
+		execute(import, AFTER, part, returned_keys());
 
 	part->nmissing = 0;
 	if (part->copied < part->n)
 	{
-		execute(import->missing, part, 0);
+		execute(import, MISSING, part, 0);
 		part->nmissing = SPI_processed;
 		part->missing = palloc(sizeof(*part->missing) * Max(part->nmissing, 1));
 		for (int64 i = 0; i < part->nmissing; i++)
@@ -187,8 +221,13 @@ static void
 copy_rows(Import *import, int64 first, int64 n)
 {
 	Part part = {.first = first, .n = n};
-	ErrorData *error = rt_attempt(copy_part, import, &part, 0);
+	ErrorData *error;
 
+	if (n < import->nrows)
+		for (Step step = WRITE; step < NSTEPS; step++)
+			if (import->sql[step])
+				prepare(import, step);
+	error = rt_attempt(copy_part, import, &part, 0);
 	if (error == NULL)
 	{
 		import->copied += part.copied;
@@ -207,7 +246,7 @@ copy_rows(Import *import, int64 first, int64 n)
 	}
 	else
 	{
-		execute(import->keys, &part, 0);
+		execute(import, KEYS, &part, 0);
 		refuse(import, SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1),
 			   unpack_sql_state(error->sqlerrcode), error->message, error->detail);
 	}
@@ -254,38 +293,50 @@ read_piece(Import *import, Tuplestorestate *rows)
 	return n;
 }
 
+/* Copy the piece that has been read. */
+static void
+copy_piece(Import *import)
+{
+	MemoryContext context = MemoryContextSwitchTo(import->piece_context);
+
+	import->imported.md.enrtuples = import->nrows;
+	copy_rows(import, 0, import->nrows);
+	for (Step step = WRITE; step < NSTEPS; step++)
+	{
+		if (import->plans[step])
+			SPI_freeplan(import->plans[step]);
+		import->plans[step] = NULL;
+	}
+	MemoryContextSwitchTo(context);
+	MemoryContextReset(import->piece_context);
+}
+
 /* Copy all rows of the source. */
 static void
-copy_source(Import *import, const char *read)
+copy_source(Import *import)
 {
-	SPIPlanPtr plan = SPI_prepare(read, 0, NULL);
-	MemoryContext context = CurrentMemoryContext;
-	int64 n;
+	SPIPlanPtr plan = SPI_prepare(import->sql[READ], 0, NULL);
 
 	if (plan == NULL)
-		elog(ERROR, "could not prepare \"%s\": %s", read, SPI_result_code_string(SPI_result));
+		elog(ERROR, "could not prepare \"%s\": %s", import->sql[READ],
+			 SPI_result_code_string(SPI_result));
 	import->source = SPI_cursor_open(NULL, plan, NULL, NULL, false);
 	import->imported.md.name = "imported";
 	import->imported.md.reliddesc = InvalidOid;
 	import->imported.md.tupdesc = CreateTupleDescCopy(import->source->tupDesc);
 	import->imported.md.enrtype = ENR_NAMED_TUPLESTORE;
-	import->imported.md.enrtuples = PIECE_ROWS;
 	if (SPI_register_relation(&import->imported) != SPI_OK_REL_REGISTER)
 		elog(ERROR, "could not register the rows");
-
 	do
 	{
 		Tuplestorestate *rows = tuplestore_begin_heap(false, false, work_mem);
 
 		import->imported.reldata = rows;
-		n = read_piece(import, rows);
-		MemoryContextSwitchTo(import->piece_context);
-		if (n > 0)
-			copy_rows(import, 0, n);
-		MemoryContextSwitchTo(context);
-		MemoryContextReset(import->piece_context);
+		import->nrows = read_piece(import, rows);
+		if (import->nrows > 0)
+			copy_piece(import);
 		tuplestore_end(rows);
-	} while (n > 0);
+	} while (import->nrows > 0);
 	SPI_cursor_close(import->source);
 }
 
@@ -302,15 +353,15 @@ run_tracker_import_rows(PG_FUNCTION_ARGS)
 
 	PreventCommandIfReadOnly("import_table()");
 	PreventCommandDuringRecovery("import_table()");
-	for (int i = 0; i < 5; i++)
-		if (PG_ARGISNULL(i))
-			elog(ERROR, "argument %d must not be null", i + 1);
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
-	import.write = text_to_cstring(PG_GETARG_TEXT_PP(2));
-	import.missing = text_to_cstring(PG_GETARG_TEXT_PP(3));
-	import.keys = text_to_cstring(PG_GETARG_TEXT_PP(4));
-	import.after = PG_ARGISNULL(5) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(5));
+	for (int i = 0; i <= NSTEPS; i++)
+	{
+		if (i > 0 && !PG_ARGISNULL(i))
+			import.sql[i - 1] = text_to_cstring(PG_GETARG_TEXT_PP(i));
+		else if (PG_ARGISNULL(i) && i <= KEYS + 1)
+			elog(ERROR, "argument %d must not be null", i + 1);
+	}
 	import.piece_context =
 		AllocSetContextCreate(context, "run_tracker import", ALLOCSET_DEFAULT_SIZES);
 	initStringInfo(&import.refusals);
@@ -319,7 +370,7 @@ run_tracker_import_rows(PG_FUNCTION_ARGS)
 	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, 0, PG_GETARG_OID(0), RT_LOCK_CLASS);
 	(void) LockAcquire(&tag, ExclusiveLock, false, false);
 	SPI_connect();
-	copy_source(&import, text_to_cstring(PG_GETARG_TEXT_PP(1)));
+	copy_source(&import);
 	SPI_finish();
 	MemoryContextSwitchTo(context);
 
