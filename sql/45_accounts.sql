@@ -39,7 +39,7 @@ BEGIN
        AND (TG_OP = 'INSERT' AND NEW.overrides IS NULL
             OR TG_OP = 'UPDATE' AND NEW.quotas IS DISTINCT FROM OLD.quotas AND NEW.overrides IS NOT DISTINCT FROM OLD.overrides) THEN
         IF jsonb_typeof(NEW.quotas) <> 'object' OR NEW.quotas - ARRAY(SELECT jsonb_object_keys(words)) <> '{}' THEN
-            RAISE EXCEPTION 'invalid value for column "quotas" of relation "accounts"'
+            RAISE EXCEPTION 'invalid value of column "quotas" of table "accounts"'
                 USING ERRCODE = 'check_violation', TABLE = TG_TABLE_NAME, SCHEMA = TG_TABLE_SCHEMA, COLUMN = 'quotas',
                       DETAIL = 'It must be a JSON object with keys monthlyTokens, dailyRequests, concurrentSessions, monthlyCost and rateLimits.';
         END IF;

@@ -483,10 +483,10 @@ COMMENT ON FUNCTION run_tracker.compat_extras(text, regnamespace, jsonb) IS
 'Internal: functions, and views that need no trigger, of an application. In their definitions @schema@, the names of types of ids (@user_id@) and "@columns of" a view, over its table r, are replaced.';
 
 CREATE FUNCTION run_tracker.compat_indexes(application text, id_types jsonb)
-RETURNS TABLE (name text, definition text, applications text[])
+RETURNS TABLE (kind text, name text, definition text, applications text[])
 LANGUAGE sql STRICT SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT i.name, format('CREATE INDEX IF NOT EXISTS %I ON run_tracker.', i.name) || i.definition, i.applications
+    SELECT 'INDEX', i.name, format('CREATE INDEX IF NOT EXISTS %I ON run_tracker.', i.name) || i.definition, i.applications
     FROM (VALUES
         -- a change of status makes an entry here: that is the price of finding what is stuck by the words of an application
         ('runs_open_created_at_idx', 'runs (created_at) WHERE status IN (''pending'', ''processing'', ''analyzing'',
@@ -506,8 +506,14 @@ AS $$
     WHERE $1 = ANY (i.applications)
     UNION ALL
     -- ids of a type that the application has chosen
-    SELECT n.name, format('CREATE INDEX IF NOT EXISTS %I ON run_tracker.%s ((%s), %s) WHERE (%3$s) IS NOT NULL', n.name, i.tab,
-                          run_tracker.compat_id(i.col, t.type), i.more), i.applications
+    SELECT k.kind, k.name,
+           CASE k.kind
+               WHEN 'INDEX' THEN format('CREATE INDEX IF NOT EXISTS %I ON run_tracker.%s ((%s), %s) WHERE (%3$s) IS NOT NULL', k.name,
+                                        i.tab, run_tracker.compat_id(i.col, t.type), i.more)
+               -- that the id follows from what the policy compares: else a page of a user's is thought to be all that there is
+               ELSE format('CREATE STATISTICS IF NOT EXISTS run_tracker.%I (dependencies) ON %s, (%s) FROM run_tracker.%s', k.name,
+                           i.col, run_tracker.compat_id(i.col, t.type), i.tab) END,
+           i.applications
     FROM (VALUES
         ('runs_user', 'runs', 'user_id', 'created_at DESC, run_id DESC', 'user_id', '{spar,iflow,ai_runs,spark,workflow}'::text[]),
         ('sessions_user', 'sessions', 'user_id', 'created_at DESC', 'user_id', '{spark}'),
@@ -518,11 +524,11 @@ AS $$
         ('tasks_user', 'tasks', 'user_id', 'created_at DESC', 'user_id', '{ai_runs}'))
             AS i (name, tab, col, more, id, applications),
          unnest('{uuid,text,bigint,integer}'::text[]) AS t (type),
-         LATERAL (SELECT format('%s_%s_idx', i.name, t.type)) AS n (name)
-    WHERE $1 = ANY (i.applications) AND t.type = COALESCE($2 ->> i.id, t.type) AND (i.id = 'user_id' OR t.type <> 'text')
+         LATERAL (VALUES ('INDEX', format('%s_%s_idx', i.name, t.type)), ('STATISTICS', format('%s_%s_stat', i.name, t.type))) AS k (kind, name)
+    WHERE $1 = ANY (i.applications) AND t.type = COALESCE($2 ->> i.id, t.type) AND (i.id = 'user_id' OR t.type <> 'text' AND k.kind = 'INDEX')
 $$;
 COMMENT ON FUNCTION run_tracker.compat_indexes(text, jsonb) IS
-'Internal: the indexes that only views of applications need, and which of them do; for ids of all types if id_types is empty.';
+'Internal: the indexes, and statistics, that only views of applications need, and which of them do; for ids of all types if id_types is empty.';
 
 CREATE FUNCTION run_tracker.compat_public_rows(application text, visible boolean) RETURNS void
 LANGUAGE plpgsql STRICT SET search_path = pg_catalog, pg_temp SET client_min_messages = warning
@@ -557,7 +563,7 @@ DECLARE
     readers text[];
     views text[];
     writers text[];
-    index text;
+    index record;
 BEGIN
     PERFORM run_tracker.compat_check(application, schema);
     -- functions that return rows of the views go before them, triggers after them
@@ -579,10 +585,10 @@ BEGIN
 
     -- what only these views needed
     FOR index IN
-        SELECT i.name FROM run_tracker.compat_indexes(application, '{}') i
+        SELECT i.kind, i.name FROM run_tracker.compat_indexes(application, '{}') i
         WHERE NOT EXISTS (SELECT FROM unnest(i.applications) a, pg_namespace n, run_tracker.compat_objects(a, n.oid))
     LOOP
-        EXECUTE format('DROP INDEX IF EXISTS run_tracker.%I', index);
+        EXECUTE format('DROP %s IF EXISTS run_tracker.%I', index.kind, index.name);
     END LOOP;
     IF NOT EXISTS (SELECT FROM pg_namespace n, run_tracker.compat_objects(application, n.oid)) THEN
         PERFORM run_tracker.compat_public_rows(application, false);

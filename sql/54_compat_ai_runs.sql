@@ -16,7 +16,8 @@ AS $relations$
      $$        PERFORM run_tracker.write_messages(old.id, old.messages, new.messages);$$,
      'Conversations: runs of lifecycle conversation. messages || array appends at the same cost in WAL however long the conversation is; any other array edits it.'),
     ('ai_tasks', 'tasks',
-     'EXISTS (SELECT FROM run_tracker.runs c WHERE c.run_id = r.run_id AND c.lifecycle = ''conversation'')',
+     -- not a join: the newest tasks of a user are found without looking at all conversations
+     '(SELECT c.lifecycle = ''conversation'' FROM run_tracker.runs c WHERE c.run_id = r.run_id)',
      '{task_id}', false, NULL, NULL,
      format($piece$        IF new.response_text IS DISTINCT FROM old.response_text AND old.status = 'streaming' AND old.response_text <> '' THEN
             IF new.status = 'streaming' AND new.run_id = old.run_id AND starts_with(new.response_text, old.response_text) THEN
