@@ -221,7 +221,7 @@ DECLARE
 BEGIN
     FOREACH query IN ARRAY ARRAY[
         $q$SELECT status, progress FROM iflow_jobs WHERE job_id = '30000000-0000-4000-8000-000000000010'$q$,
-        $q$SELECT job_id FROM iflow_jobs WHERE user_id = 'c0000000-0000-4000-8000-000000000010' ORDER BY created_at DESC LIMIT 20$q$,
+        $q$SELECT job_id FROM iflow_jobs WHERE user_id = 'c0000000-0000-4000-8000-000000000010'$q$,
         $q$SELECT job_id FROM iflow_jobs WHERE created_at > now() - interval '24 hours' ORDER BY created_at DESC$q$,
         $q$SELECT job_id FROM iflow_jobs WHERE status IN ('processing', 'generating') AND created_at < now() - interval '1 hour'$q$,
         $q$SELECT component_name FROM iflow_components WHERE job_id = '30000000-0000-4000-8000-000000000010' ORDER BY component_order$q$,
