@@ -101,9 +101,8 @@ LANGUAGE sql STRICT SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT c.target,
            CASE WHEN min(c.key) IS NULL THEN min(c.writes)
-                ELSE format('CASE WHEN num_nonnulls(%s) > 0 THEN run_tracker.set_keys(NULL, ''{}'', jsonb_build_object(%s)) END',
-                            string_agg(c.writes, ', ' ORDER BY c.n),
-                            string_agg(format('%L, %s', c.key, c.writes), ', ' ORDER BY c.n)) END,
+                ELSE format('(SELECT jsonb_object_agg(k.key, k.value) FROM (VALUES %s) AS k (key, value) WHERE k.value <> ''null'')',
+                            string_agg(format('(%L, to_jsonb(%s))', c.key, c.writes), ', ' ORDER BY c.n)) END,
            CASE WHEN min(c.key) IS NULL THEN
                     min(format('CASE WHEN new.%1$I IS DISTINCT FROM old.%1$I THEN %2$s ELSE r.%3$I END',
                                COALESCE(c.name, ''), c.writes, c.target))

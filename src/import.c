@@ -4,7 +4,7 @@
  *		Copying the rows of an old table, all that can be copied.
  *
  * The rows are read once, in pieces, and each piece is inserted by one statement in a
- * subtransaction.  A piece that fails is halved, until the rows are found that are to
+ * subtransaction.  A piece that fails is divided, until the rows are found that are to
  * blame.  Thus what is sound costs one statement for thousands of rows, whatever else
  * there is; and the source may be anything that can be read, with or without a key.
  *
@@ -43,6 +43,9 @@ PG_FUNCTION_INFO_V1(run_tracker_import_rows);
 /* what a piece has at most; it may be more bytes by one row */
 #define PIECE_ROWS	8192
 #define PIECE_BYTES (16 * 1024 * 1024)
+
+/* into how many parts one is divided that fails: the more, the fewer rows are inserted in vain */
+#define PARTS 16
 
 /* refusals that are told one by one, and bytes of what is said of each */
 #define MAX_REFUSALS	  1000
@@ -240,9 +243,11 @@ copy_rows(Import *import, int64 first, int64 n)
 		ReThrowError(error);
 	else if (n > 1)
 	{
+		int64 size = (n + PARTS - 1) / PARTS;
+
 		FreeErrorData(error);
-		copy_rows(import, first, n / 2);
-		copy_rows(import, first + n / 2, n - n / 2);
+		for (int64 i = 0; i < n; i += size)
+			copy_rows(import, first + i, Min(size, n - i));
 	}
 	else
 	{
