@@ -57,7 +57,7 @@ AS $$
         || CASE WHEN whom = 'owner' THEN
             '{create_callback_key,rotate_callback_key,drop_callback_key,apply_callback,parse_callback,check_callback,
               write_callback,callback_field,wait_for_writers}'::text[] ||
-            '{create_compat,drop_compat,compat_check,compat_columns,compat_delete,compat_extras,compat_id,compat_id_types,
+            '{has_policy,revoke_all,create_compat,drop_compat,compat_grant,compat_check,compat_columns,compat_delete,compat_extras,compat_id,compat_id_types,
               compat_indexes,compat_is_unique,compat_key,compat_list,compat_mark,compat_objects,compat_public_rows,compat_relations,
               compat_require_free,compat_trigger,compat_types,compat_view,compat_writes,
               compat_spar_relations,compat_spar_columns,compat_spar_extras,

@@ -168,9 +168,9 @@ BEGIN
             USING ERRCODE = 'invalid_parameter_value', DETAIL = 'The key is "user_id".',
                   HINT = 'In application "spark", user_id is uuid or text.';
     END IF;
-    EXECUTE format('CREATE OR REPLACE VIEW @schema@.spark_user_profiles WITH (security_invoker = true) AS
+    EXECUTE format('CREATE OR REPLACE VIEW %s.spark_user_profiles WITH (security_invoker = true) AS
         SELECT r.%I AS user_id, r.tier, r.permissions, r.quotas, r.created_at, r.updated_at FROM run_tracker.accounts r
-        WHERE r.%1$I IS NOT NULL', user_column);
+        WHERE r.%2$I IS NOT NULL', @schema_text@, user_column);
 END
 $do$;
 COMMENT ON COLUMN @schema@.spark_user_profiles.user_id IS 'User.';
