@@ -380,7 +380,9 @@ BEGIN
         EXECUTE rel.definition;
     END LOOP;
 
-    FOR rel IN SELECT * FROM run_tracker.compat_relations(application) LOOP
+    FOR rel IN SELECT * FROM run_tracker.compat_relations(application) r
+               -- the views of some are written by hand
+               WHERE r.relation NOT IN (SELECT e.name FROM run_tracker.compat_extras(application, schema, types) e) LOOP
         view := format('%s.%I', schema, rel.relation);
         writer := format('%s.%I', schema, rel.relation || '_write');
         PERFORM run_tracker.compat_require_free(application, schema, 'view', rel.relation);
