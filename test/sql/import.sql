@@ -102,7 +102,7 @@ INSERT INTO old_iflow.iflow_generation_logs VALUES
 -- jobs first: what belongs to none is refused
 SELECT t.name, i.* FROM unnest('{iflow_components,iflow_generation_logs}'::text[]) t (name), run_tracker.import_table('iflow', ('old_iflow.' || t.name)::regclass) i;
 PREPARE import_all (text) AS
-SELECT r.relation, i.* FROM (SELECT * FROM run_tracker.compat_relations($1) ORDER BY base <> 'runs') r, run_tracker.import_table($1, ('old_' || $1 || '.' || r.relation)::regclass) i;
+SELECT r.relation, i.* FROM (SELECT * FROM run_tracker.compat_relations($1) WITH ORDINALITY ORDER BY base <> 'runs', ordinality) r, run_tracker.import_table($1, ('old_' || $1 || '.' || r.relation)::regclass) i;
 EXECUTE import_all('iflow');
 EXECUTE import_all('iflow');
 SELECT cardinality(run_tracker.create_compat('iflow', 'regress_new')) > 0 AS made;
