@@ -334,8 +334,10 @@ BEGIN
                   HINT = 'Applications are spar, iflow, ai_runs, spark and workflow.';
     ELSIF schema IS NULL OR NOT EXISTS (SELECT FROM pg_namespace n WHERE n.oid = schema) THEN
         RAISE EXCEPTION 'argument "schema" must name a schema' USING ERRCODE = 'invalid_parameter_value';
-    ELSIF schema = 'run_tracker'::regnamespace OR schema = 'information_schema'::regnamespace OR schema::text LIKE 'pg\_%' THEN
-        RAISE EXCEPTION 'schema "%" is not for views of applications', schema
+    ELSIF schema = 'run_tracker'::regnamespace OR schema = 'information_schema'::regnamespace OR schema::text LIKE 'pg\_%'
+          -- the end of a function
+          OR schema::text LIKE '%$body$%' THEN
+        RAISE EXCEPTION 'schema % is not for views of applications', schema
             USING ERRCODE = 'invalid_parameter_value', HINT = 'Name the schema in which the application looks for its tables.';
     END IF;
 END
@@ -346,9 +348,10 @@ CREATE FUNCTION run_tracker.compat_require_free(application text, schema regname
 LANGUAGE plpgsql STRICT SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    IF (EXISTS (SELECT FROM pg_proc p WHERE kind = 'function' AND p.pronamespace = schema AND p.proname = name)
-        OR EXISTS (SELECT FROM pg_class c WHERE kind <> 'function' AND c.relnamespace = schema AND c.relname = name))
-       AND NOT EXISTS (SELECT FROM run_tracker.compat_objects(application, schema) o WHERE o.kind = $3 AND o.name = $4) THEN
+    IF EXISTS (SELECT FROM pg_proc p WHERE kind = 'function' AND p.pronamespace = schema AND p.proname = name
+                 AND p.oid::regprocedure::text NOT IN (SELECT o.identity FROM run_tracker.compat_objects(application, schema) o))
+       OR EXISTS (SELECT FROM pg_class c WHERE kind <> 'function' AND c.relnamespace = schema AND c.relname = name
+                    AND c.oid::regclass::text NOT IN (SELECT o.identity FROM run_tracker.compat_objects(application, schema) o)) THEN
         RAISE EXCEPTION '% %.% already exists', CASE kind WHEN 'view' THEN 'relation' ELSE kind END, schema, quote_ident(name)
             USING ERRCODE = CASE kind WHEN 'function' THEN 'duplicate_function' ELSE 'duplicate_table' END,
                   HINT = CASE kind WHEN 'function' THEN 'Rename it, or name another schema.'

@@ -192,6 +192,15 @@ RESET ROLE;
 SELECT (SELECT count(*) FROM run_tracker.artifacts WHERE run_id = :'one') AS artifacts, (SELECT count(*) FROM run_tracker.retrievals WHERE run_id = :'one') AS retrievals,
     (SELECT count(*) FROM run_tracker.logs WHERE run_id = :'one') AS logs;
 
+-- an old table brings along what is kept in a special way
+CREATE TABLE old_jobs (job_id uuid PRIMARY KEY, user_id uuid, status text, progress integer, generated_documentation text, documentation_html text, iflow_zip_url text,
+    total_components integer, rag_retrievals_count integer, duration_seconds numeric(10,3), created_at timestamptz, completed_at timestamptz);
+INSERT INTO old_jobs VALUES ('40000000-0000-4000-8000-000000000001', :'alice', 'completed', 100, 'doc', '<p>', 'z', 5, 6, 7.125, '2020-01-01', '2020-01-02');
+SELECT copied, refused FROM run_tracker.import_table('iflow', 'old_jobs', 'iflow_jobs');
+SELECT progress, generated_documentation, documentation_html, iflow_zip_url, total_components, rag_retrievals_count, duration_seconds, completed_at
+FROM iflow_jobs WHERE job_id = '40000000-0000-4000-8000-000000000001';
+DROP TABLE old_jobs;
+
 --
 -- Plans, as a user and as a service: the scans in them, and whether something is sorted
 --
