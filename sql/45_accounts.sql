@@ -227,13 +227,11 @@ BEGIN
             metadata jsonb,
             created_at timestamptz NOT NULL,
             updated_at timestamptz NOT NULL,
+            CONSTRAINT accounts_pkey PRIMARY KEY (user_id),
+            CONSTRAINT accounts_user_uuid_key UNIQUE (user_uuid),
             CONSTRAINT accounts_tier_fkey FOREIGN KEY (tier) REFERENCES run_tracker.tiers (name) ON UPDATE CASCADE,
             CONSTRAINT accounts_permissions_check CHECK (array_position(permissions, NULL) IS NULL)
         );
-        -- Of two requests that make an account at the same time, with ON CONFLICT (user_uuid), the second must meet the
-        -- index of that column first.  Indexes are filled in the order in which they were created; a dump has them by name.
-        ALTER TABLE run_tracker.accounts ADD CONSTRAINT accounts_by_uuid_key UNIQUE (user_uuid);
-        ALTER TABLE run_tracker.accounts ADD CONSTRAINT accounts_pkey PRIMARY KEY (user_id);
         ALTER TABLE run_tracker.accounts ENABLE ROW LEVEL SECURITY;
         PERFORM run_tracker.revoke_all('run_tracker.accounts');
 

@@ -29,8 +29,8 @@ AS $$
     SELECT CASE type
         WHEN 'text' THEN format('NULLIF(%s, '''')', expression)
         WHEN 'uuid' THEN format('CASE WHEN %1$s ~ ''^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$'' THEN %1$s::uuid END', expression)
-        WHEN 'bigint' THEN format('CASE WHEN %1$s ~ ''^-?[0-9]{1,18}$'' THEN %1$s::bigint END', expression)
-        WHEN 'integer' THEN format('CASE WHEN %1$s ~ ''^-?[0-9]{1,9}$'' THEN %1$s::integer END', expression)
+        WHEN 'bigint' THEN format('CASE WHEN %1$s ~ ''^-?[0-9]{1,19}$'' THEN CASE WHEN %1$s::numeric BETWEEN -9223372036854775808 AND 9223372036854775807 THEN %1$s::bigint END END', expression)
+        WHEN 'integer' THEN format('CASE WHEN %1$s ~ ''^-?[0-9]{1,10}$'' THEN CASE WHEN %1$s::bigint BETWEEN -2147483648 AND 2147483647 THEN %1$s::integer END END', expression)
     END
 $$;
 COMMENT ON FUNCTION run_tracker.compat_id(text, text) IS
@@ -101,9 +101,8 @@ LANGUAGE sql STRICT SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT c.target,
            CASE WHEN min(c.key) IS NULL THEN min(c.writes)
-                ELSE format('CASE WHEN num_nonnulls(%s) > 0 THEN run_tracker.set_keys(NULL, ''{}'', jsonb_build_object(%s)) END',
-                            string_agg(c.writes, ', ' ORDER BY c.n),
-                            string_agg(format('%L, %s', c.key, c.writes), ', ' ORDER BY c.n)) END,
+                ELSE format('(SELECT jsonb_object_agg(k.key, k.value) FROM (VALUES %s) AS k (key, value) WHERE k.value <> ''null'')',
+                            string_agg(format('(%L, to_jsonb(%s))', c.key, c.writes), ', ' ORDER BY c.n)) END,
            CASE WHEN min(c.key) IS NULL THEN
                     min(format('CASE WHEN new.%1$I IS DISTINCT FROM old.%1$I THEN %2$s ELSE r.%3$I END',
                                COALESCE(c.name, ''), c.writes, c.target))
@@ -335,8 +334,10 @@ BEGIN
                   HINT = 'Applications are spar, iflow, ai_runs, spark and workflow.';
     ELSIF schema IS NULL OR NOT EXISTS (SELECT FROM pg_namespace n WHERE n.oid = schema) THEN
         RAISE EXCEPTION 'argument "schema" must name a schema' USING ERRCODE = 'invalid_parameter_value';
-    ELSIF schema = 'run_tracker'::regnamespace OR schema = 'information_schema'::regnamespace OR schema::text LIKE 'pg\_%' THEN
-        RAISE EXCEPTION 'schema "%" is not for views of applications', schema
+    ELSIF schema = 'run_tracker'::regnamespace OR schema = 'information_schema'::regnamespace OR schema::text LIKE 'pg\_%'
+          -- the end of a function
+          OR schema::text ~ '[$](body|do)[$]' THEN
+        RAISE EXCEPTION 'schema % is not for views of applications', schema
             USING ERRCODE = 'invalid_parameter_value', HINT = 'Name the schema in which the application looks for its tables.';
     END IF;
 END
@@ -347,9 +348,10 @@ CREATE FUNCTION run_tracker.compat_require_free(application text, schema regname
 LANGUAGE plpgsql STRICT SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    IF (EXISTS (SELECT FROM pg_proc p WHERE kind = 'function' AND p.pronamespace = schema AND p.proname = name)
-        OR EXISTS (SELECT FROM pg_class c WHERE kind <> 'function' AND c.relnamespace = schema AND c.relname = name))
-       AND NOT EXISTS (SELECT FROM run_tracker.compat_objects(application, schema) o WHERE o.kind = $3 AND o.name = $4) THEN
+    IF EXISTS (SELECT FROM pg_proc p WHERE kind = 'function' AND p.pronamespace = schema AND p.proname = name
+                 AND p.oid::regprocedure::text NOT IN (SELECT o.identity FROM run_tracker.compat_objects(application, schema) o))
+       OR EXISTS (SELECT FROM pg_class c WHERE kind <> 'function' AND c.relnamespace = schema AND c.relname = name
+                    AND c.oid::regclass::text NOT IN (SELECT o.identity FROM run_tracker.compat_objects(application, schema) o)) THEN
         RAISE EXCEPTION '% %.% already exists', CASE kind WHEN 'view' THEN 'relation' ELSE kind END, schema, quote_ident(name)
             USING ERRCODE = CASE kind WHEN 'function' THEN 'duplicate_function' ELSE 'duplicate_table' END,
                   HINT = CASE kind WHEN 'function' THEN 'Rename it, or name another schema.'
@@ -359,6 +361,18 @@ END
 $$;
 COMMENT ON FUNCTION run_tracker.compat_require_free(text, regnamespace, text, text) IS
 'Internal: refuses to replace what create_compat() has not made.';
+
+CREATE FUNCTION run_tracker.compat_grant(view regclass) RETURNS void
+LANGUAGE plpgsql STRICT SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    -- ALTER DEFAULT PRIVILEGES may have granted TRIGGER: that lets a role run code with the rights of whoever writes
+    PERFORM run_tracker.revoke_all(view);
+    -- who may do what is decided by the tables below, where whoever uses the view needs the privileges
+    EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON %s TO PUBLIC', view);
+END
+$$;
+COMMENT ON FUNCTION run_tracker.compat_grant(regclass) IS 'Internal: the privileges on a new view of an application.';
 
 CREATE FUNCTION run_tracker.create_compat(application text, schema regnamespace, id_types jsonb DEFAULT '{}',
     public_rows boolean DEFAULT false) RETURNS text[]
@@ -372,20 +386,37 @@ DECLARE
     view text;
     writer text;
     made text[] := '{}';
+    missing text[] := '{}';
+    is_new boolean;
 BEGIN
     PERFORM run_tracker.require_tables();
     PERFORM run_tracker.compat_check(application, schema);
     types := run_tracker.compat_types(application, id_types);
     PERFORM run_tracker.compat_public_rows(application, public_rows);
-    FOR rel IN SELECT * FROM run_tracker.compat_indexes(application, types) LOOP
-        EXECUTE rel.definition;
+    FOR rel IN SELECT * FROM run_tracker.compat_indexes(application, types) i
+               WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.relnamespace = 'run_tracker'::regnamespace AND c.relname = i.name)
+                 AND NOT EXISTS (SELECT FROM pg_statistic_ext s
+                                 WHERE s.stxnamespace = 'run_tracker'::regnamespace AND s.stxname = i.name) LOOP
+        IF has_schema_privilege('run_tracker', 'CREATE') THEN
+            EXECUTE rel.definition;
+        ELSE
+            missing := missing || rel.name;
+        END IF;
     END LOOP;
+    IF missing <> '{}' THEN
+        RAISE WARNING 'indexes that the views need are missing'
+            USING DETAIL = format('They are %s.', array_to_string(missing, ', ')),
+                  HINT = 'Only the owner of schema run_tracker can create them: have him call create_compat() with these arguments, for any schema.';
+    END IF;
 
-    FOR rel IN SELECT * FROM run_tracker.compat_relations(application) LOOP
+    FOR rel IN SELECT * FROM run_tracker.compat_relations(application) r
+               -- the views of some are written by hand
+               WHERE r.relation NOT IN (SELECT e.name FROM run_tracker.compat_extras(application, schema, types) e) LOOP
         view := format('%s.%I', schema, rel.relation);
         writer := format('%s.%I', schema, rel.relation || '_write');
         PERFORM run_tracker.compat_require_free(application, schema, 'view', rel.relation);
         PERFORM run_tracker.compat_require_free(application, schema, 'function', rel.relation || '_write');
+        is_new := to_regclass(view) IS NULL;
         EXECUTE format(E'CREATE OR REPLACE VIEW %s WITH (security_invoker = true) AS\n%s', view,
                        run_tracker.compat_view(application, types, rel.relation));
         EXECUTE format('COMMENT ON VIEW %s IS %L', view, rel.description || run_tracker.compat_mark(application));
@@ -405,22 +436,35 @@ BEGIN
                                          string_agg(format('%L, %L', c.target, c.name), ', ' ORDER BY c.n))
                         FROM run_tracker.compat_columns(application, types) c
                         WHERE c.relation = rel.relation AND c.name = ANY (rel.keys)));
-        -- who may do what is decided by the tables below, where whoever uses the view needs the privileges
-        EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON %s TO PUBLIC', view);
+        IF is_new THEN
+            PERFORM run_tracker.compat_grant(view);
+        END IF;
         made := made || view;
     END LOOP;
 
     FOR fun IN SELECT * FROM run_tracker.compat_extras(application, schema, types) LOOP
         PERFORM run_tracker.compat_require_free(application, schema, fun.kind, fun.name);
+        is_new := NOT EXISTS (SELECT FROM run_tracker.compat_objects(application, schema) o
+                              WHERE o.kind = fun.kind AND o.name = fun.name);
         EXECUTE fun.definition;
         IF fun.kind = 'function' THEN
             view := (SELECT p.oid::regprocedure::text FROM pg_proc p WHERE p.pronamespace = schema AND p.proname = fun.name);
-            EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO PUBLIC', view);
             EXECUTE format('COMMENT ON FUNCTION %s IS %L', view, fun.description || run_tracker.compat_mark(application));
+            IF is_new THEN
+                EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO PUBLIC', view);
+            END IF;
         ELSE
             view := format('%s.%I', schema, fun.name);
-            EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON %s TO PUBLIC', view);
             EXECUTE format('COMMENT ON VIEW %s IS %L', view, fun.description || run_tracker.compat_mark(application));
+            FOR col IN SELECT DISTINCT ON (a.attnum) a.attname AS name, c.description
+                       FROM pg_attribute a JOIN run_tracker.compat_columns(application, types) c ON c.name = a.attname
+                       WHERE a.attrelid = view::regclass AND a.attnum > 0 AND col_description(a.attrelid, a.attnum) IS NULL
+                       ORDER BY a.attnum, c.n LOOP
+                EXECUTE format('COMMENT ON COLUMN %s.%I IS %L', view, col.name, col.description);
+            END LOOP;
+            IF is_new THEN
+                PERFORM run_tracker.compat_grant(view);
+            END IF;
         END IF;
         made := made || view;
     END LOOP;
@@ -464,7 +508,7 @@ DECLARE
     rel text;
 BEGIN
     FOR extra IN EXECUTE format('SELECT * FROM run_tracker.%I()', 'compat_' || application || '_extras') LOOP
-        definition := replace(extra.definition, '@schema@', schema::text);
+        definition := extra.definition;
         rel := substring(definition FROM '@columns of ([a-z_]+)@');
         IF rel IS NOT NULL THEN
             definition := replace(definition, format('@columns of %s@', rel), run_tracker.compat_list(application, id_types, rel));
@@ -473,6 +517,7 @@ BEGIN
         FOR id IN SELECT * FROM jsonb_each_text(id_types) LOOP
             definition := replace(definition, '@' || id.key || '@', id.value);
         END LOOP;
+        definition := replace(replace(definition, '@schema_text@', quote_literal(schema)), '@schema@', schema::text);
         kind := extra.kind;
         name := extra.name;
         description := extra.description;
@@ -564,6 +609,7 @@ DECLARE
     readers text[];
     views text[];
     writers text[];
+    remaining text[];
     index record;
 BEGIN
     PERFORM run_tracker.compat_check(application, schema);
@@ -585,13 +631,20 @@ BEGIN
     END IF;
 
     -- what only these views needed
+    SELECT COALESCE(array_agg(a), '{}') INTO remaining
+    FROM unnest('{spar,iflow,ai_runs,spark,workflow}'::text[]) a
+    WHERE EXISTS (SELECT FROM pg_namespace n, run_tracker.compat_objects(a, n.oid)
+                  WHERE n.nspname !~ '^(pg_|(information_schema|run_tracker)$)');
     FOR index IN
         SELECT i.kind, i.name FROM run_tracker.compat_indexes(application, '{}') i
-        WHERE NOT EXISTS (SELECT FROM unnest(i.applications) a, pg_namespace n, run_tracker.compat_objects(a, n.oid))
+        WHERE NOT i.applications && remaining
+          -- what a superuser has made for the owner of the tables
+          AND NOT EXISTS (SELECT FROM pg_statistic_ext s WHERE s.stxnamespace = 'run_tracker'::regnamespace
+                            AND s.stxname = i.name AND NOT pg_has_role(s.stxowner, 'USAGE'))
     LOOP
         EXECUTE format('DROP %s IF EXISTS run_tracker.%I', index.kind, index.name);
     END LOOP;
-    IF NOT EXISTS (SELECT FROM pg_namespace n, run_tracker.compat_objects(application, n.oid)) THEN
+    IF application <> ALL (remaining) THEN
         PERFORM run_tracker.compat_public_rows(application, false);
     END IF;
     RETURN readers || views || writers;

@@ -69,6 +69,7 @@ CREATE OR REPLACE FUNCTION @schema@.workflow_history(workflow_id @workflow_id@ D
 RETURNS SETOF @schema@.workflow_executions
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET jit = off AS $body$
 DECLARE
+    history constant text := pg_typeof(NULL::@schema@.workflow_executions);
     last_created_at timestamptz;
 BEGIN
     IF page IS NULL OR page < 1 THEN
@@ -84,16 +85,16 @@ BEGIN
                 USING ERRCODE = 'no_data_found', DETAIL = format('There is no execution %s that you may see.', before);
         END IF;
     END IF;
-    RETURN QUERY EXECUTE
-        'SELECT r.* FROM (SELECT r.execution_id, r.created_at FROM @schema@.workflow_executions r WHERE '
-        || concat_ws(' AND ', 'true',
-                     CASE WHEN workflow_id IS NOT NULL THEN format('r.workflow_id = %L', workflow_id) END,
-                     CASE WHEN status IS NOT NULL THEN format('r.status = %L', status) END,
-                     CASE WHEN visual_streaming_only THEN 'r.visual_streaming_enabled' END,
-                     CASE WHEN before IS NOT NULL THEN '(r.created_at, r.execution_id) < ($3, $4)' END)
-        || ' ORDER BY r.created_at DESC, r.execution_id DESC LIMIT $1 OFFSET $2) p
-             JOIN @schema@.workflow_executions r ON r.execution_id = p.execution_id
-           ORDER BY p.created_at DESC, p.execution_id DESC'
+    RETURN QUERY EXECUTE format('
+        SELECT r.* FROM (SELECT r.execution_id, r.created_at FROM %1$s r WHERE %2$s
+                         ORDER BY r.created_at DESC, r.execution_id DESC LIMIT $1 OFFSET $2) p
+             JOIN %1$s r ON r.execution_id = p.execution_id
+        ORDER BY p.created_at DESC, p.execution_id DESC', history,
+        concat_ws(' AND ', 'true',
+                  CASE WHEN workflow_id IS NOT NULL THEN format('r.workflow_id = %L', workflow_id) END,
+                  CASE WHEN status IS NOT NULL THEN format('r.status = %L', status) END,
+                  CASE WHEN visual_streaming_only THEN 'r.visual_streaming_enabled' END,
+                  CASE WHEN before IS NOT NULL THEN '(r.created_at, r.execution_id) < ($3, $4)' END))
     USING page_size, (page - 1) * page_size::bigint, last_created_at, before;
 END
 $body$$f$,

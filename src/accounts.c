@@ -9,8 +9,9 @@
  *
  * Locking protocol: whoever checks a quota and then takes of it holds a lock of the user's
  * until the end of the transaction, so that what others took is either committed and
- * counted, or not begun.  It is a heavyweight lock of a class that SQL functions cannot
- * reach: nobody can hold it to keep others away.
+ * counted, or not begun.  Another lock keeps two from making an account at the same time:
+ * see lock_making().  They are heavyweight locks of classes that SQL functions cannot
+ * reach: nobody can hold them to keep others away.
  *
  * Memory: everything is palloc'd in the caller's context.
  *
@@ -28,6 +29,7 @@
 #include "utils/datum.h"
 #include "utils/fmgrprotos.h"
 #include "utils/numeric.h"
+#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 
 #include "calls.h"
@@ -43,6 +45,9 @@ PG_FUNCTION_INFO_V1(run_tracker_tiers_before);
 
 /* beside those of sequence.c and stats_fold.c: see there */
 #define RT_LOCK_CLASS 0x5256
+
+/* of whoever makes an account that is not there */
+#define RT_MAKE_LOCK_CLASS 0x5257
 
 /* limits beyond this are none */
 #define MAX_LIMIT INT64CONST(1000000000000000)
@@ -286,17 +291,70 @@ rt_limits_read(Datum user_id, RtLimits *limits)
  * ----------------------------------------------------------------
  */
 
-/* Keep everybody else from taking of a user's quotas until the end of the transaction. */
-void
-rt_limits_lock(Datum user_id)
+static void
+set_tag(LOCKTAG *tag, Datum user_id, uint16 lock_class)
 {
 	text *user = DatumGetTextPP(user_id);
 	uint64 hash = DatumGetUInt64(
 		hash_any_extended((unsigned char *) VARDATA_ANY(user), VARSIZE_ANY_EXHDR(user), 0));
+
+	SET_LOCKTAG_ADVISORY(*tag, MyDatabaseId, (uint32) (hash >> 32), (uint32) hash, lock_class);
+}
+
+/* Keep everybody else from taking of a user's quotas until the end of the transaction. */
+void
+rt_limits_lock(Datum user_id)
+{
 	LOCKTAG tag;
 
-	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, (uint32) (hash >> 32), (uint32) hash, RT_LOCK_CLASS);
+	set_tag(&tag, user_id, RT_LOCK_CLASS);
 	(void) LockAcquire(&tag, ExclusiveLock, false, false);
+}
+
+/* Is there an account of that user, be it one that has not been committed yet? */
+static bool
+is_being_made(Relation rel, Datum user_id)
+{
+	SnapshotData dirty;
+	RtProbe probe;
+	bool found;
+
+	InitDirtySnapshot(dirty);
+	rt_probe_begin_name(&probe, rel, user_id, &dirty);
+	found = rt_probe_next(&probe, ForwardScanDirection);
+	rt_probe_end(&probe);
+	return found;
+}
+
+/*
+ * An account is about to be inserted.  It has two unique keys, and ON CONFLICT looks at one:
+ * of two that insert at the same time, the second could fail on the other.  So whoever
+ * inserts an account that is not there yet keeps others from that until it is there.  One
+ * lock is held at a time, however many accounts a statement makes, and nobody asks for it
+ * who will wait for the end of the transaction that has inserted the account.
+ */
+static void
+lock_making(Relation rel, Datum user_id)
+{
+	static LOCKTAG tag;
+	ResourceOwner save = CurrentResourceOwner;
+
+	if (!rt_identity_owns(user_id) || is_being_made(rel, user_id))
+		return;
+	PG_TRY();
+	{
+		/* whichever subtransaction comes next can release it */
+		CurrentResourceOwner = TopTransactionResourceOwner;
+		if (rt_lock_held(&tag, ExclusiveLock))
+			LockRelease(&tag, ExclusiveLock, false);
+		set_tag(&tag, user_id, RT_MAKE_LOCK_CLASS);
+		(void) LockAcquire(&tag, ExclusiveLock, false, false);
+	}
+	PG_FINALLY();
+	{
+		CurrentResourceOwner = save;
+	}
+	PG_END_TRY();
 }
 
 /*
@@ -483,6 +541,7 @@ run_tracker_accounts_before(PG_FUNCTION_ARGS)
 			rt_row_default(&row, user_id, CStringGetTextDatum(user));
 		rt_row_require(&row, user_id);
 		rt_row_check_key(&row, user_id);
+		lock_making(row.rel, rt_row_get(&row, user_id));
 		/* a restored account keeps its age */
 		rt_row_default(&row, created_at, now);
 		rt_row_default(&row, updated_at, rt_row_get(&row, created_at));

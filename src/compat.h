@@ -115,6 +115,13 @@ rt_att_is_not_null(Form_pg_attribute att)
 #define rt_att_is_not_null(att) ((att)->attnotnull)
 #endif
 
+/* 17: does this process hold that lock, or a stronger one */
+#if PG_VERSION_NUM >= 170000
+#define rt_lock_held(tag, mode) LockHeldByMe(tag, mode, false)
+#else
+#define rt_lock_held(tag, mode) LockHeldByMe(tag, mode)
+#endif
+
 /* 18: a library can say its name and version */
 #if PG_VERSION_NUM >= 180000
 #define RT_MODULE_MAGIC PG_MODULE_MAGIC_EXT(.name = "run_tracker", .version = RT_VERSION)

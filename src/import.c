@@ -4,7 +4,7 @@
  *		Copying the rows of an old table, all that can be copied.
  *
  * The rows are read once, in pieces, and each piece is inserted by one statement in a
- * subtransaction.  A piece that fails is halved, until the rows are found that are to
+ * subtransaction.  A piece that fails is divided, until the rows are found that are to
  * blame.  Thus what is sound costs one statement for thousands of rows, whatever else
  * there is; and the source may be anything that can be read, with or without a key.
  *
@@ -44,6 +44,9 @@ PG_FUNCTION_INFO_V1(run_tracker_import_rows);
 #define PIECE_ROWS	8192
 #define PIECE_BYTES (16 * 1024 * 1024)
 
+/* into how many parts one is divided that fails: the more, the fewer rows are inserted in vain */
+#define PARTS 16
+
 /* refusals that are told one by one, and bytes of what is said of each */
 #define MAX_REFUSALS	  1000
 #define MAX_MESSAGE_BYTES 500
@@ -55,6 +58,7 @@ PG_FUNCTION_INFO_V1(run_tracker_import_rows);
 typedef enum Step
 {
 	READ,
+	BEFORE,
 	WRITE,
 	MISSING,
 	KEYS,
@@ -65,7 +69,7 @@ typedef enum Step
 
 typedef struct Import
 {
-	char *sql[NSTEPS]; /* AFTER may be NULL */
+	char *sql[NSTEPS]; /* BEFORE and AFTER may be NULL */
 	SPIPlanPtr plans[NSTEPS];
 	Portal source;
 	EphemeralNamedRelationData imported;
@@ -147,6 +151,8 @@ copy_part(void *arg1, void *arg2)
 	Import *import = arg1;
 	Part *part = arg2;
 
+	if (import->sql[BEFORE])
+		execute(import, BEFORE, part, 0);
 	execute(import, WRITE, part, 0);
 	part->copied = SPI_processed;
 	if (part->copied > 0 && import->sql[AFTER])
@@ -224,7 +230,7 @@ copy_rows(Import *import, int64 first, int64 n)
 	ErrorData *error;
 
 	if (n < import->nrows)
-		for (Step step = WRITE; step < NSTEPS; step++)
+		for (Step step = BEFORE; step < NSTEPS; step++)
 			if (import->sql[step])
 				prepare(import, step);
 	error = rt_attempt(copy_part, import, &part, 0);
@@ -240,9 +246,11 @@ copy_rows(Import *import, int64 first, int64 n)
 		ReThrowError(error);
 	else if (n > 1)
 	{
+		int64 size = (n + PARTS - 1) / PARTS;
+
 		FreeErrorData(error);
-		copy_rows(import, first, n / 2);
-		copy_rows(import, first + n / 2, n - n / 2);
+		for (int64 i = 0; i < n; i += size)
+			copy_rows(import, first + i, Min(size, n - i));
 	}
 	else
 	{
@@ -301,7 +309,7 @@ copy_piece(Import *import)
 
 	import->imported.md.enrtuples = import->nrows;
 	copy_rows(import, 0, import->nrows);
-	for (Step step = WRITE; step < NSTEPS; step++)
+	for (Step step = BEFORE; step < NSTEPS; step++)
 	{
 		if (import->plans[step])
 			SPI_freeplan(import->plans[step]);
@@ -340,7 +348,7 @@ copy_source(Import *import)
 	SPI_cursor_close(import->source);
 }
 
-/* import_rows(target, read, write, missing, keys, after) → copied, present, refused, refusals */
+/* import_rows(target, read, before, write, missing, keys, after) → copied, present, refused, refusals */
 Datum
 run_tracker_import_rows(PG_FUNCTION_ARGS)
 {
@@ -359,7 +367,7 @@ run_tracker_import_rows(PG_FUNCTION_ARGS)
 	{
 		if (i > 0 && !PG_ARGISNULL(i))
 			import.sql[i - 1] = text_to_cstring(PG_GETARG_TEXT_PP(i));
-		else if (PG_ARGISNULL(i) && i <= KEYS + 1)
+		else if (PG_ARGISNULL(i) && i != BEFORE + 1 && i != AFTER + 1)
 			elog(ERROR, "argument %d must not be null", i + 1);
 	}
 	import.piece_context =

@@ -216,26 +216,78 @@ pin_column(Node *quals, Index source, AttrNumber att)
 	return false;
 }
 
+/* Is it a sub-select that reads no table itself: one row for each row of the table next to it? */
+static bool
+is_computed(const RangeTblEntry *rte)
+{
+	return rte->rtekind == RTE_SUBQUERY && rte->lateral &&
+		   rte->subquery->commandType == CMD_SELECT && rte->subquery->setOperations == NULL &&
+		   !rte->subquery->hasTargetSRFs && rte->subquery->jointree->fromlist == NIL &&
+		   rte->subquery->jointree->quals == NULL;
+}
+
 /* The only table that a query selects from, if its rows are rows of that table. */
 static Index
 only_table(const Query *query)
 {
-	RangeTblRef *ref;
-	RangeTblEntry *rte;
+	Index result = 0;
+	ListCell *cell;
 
 	if (query->commandType != CMD_SELECT || query->setOperations || query->groupClause ||
 		query->groupingSets || query->havingQual || query->hasAggs || query->hasWindowFuncs ||
 		query->hasTargetSRFs || query->distinctClause || query->limitCount || query->limitOffset ||
-		query->rowMarks || query->cteList || list_length(query->jointree->fromlist) != 1)
+		query->rowMarks || query->cteList)
 		return 0;
-	ref = linitial(query->jointree->fromlist);
-	if (!IsA(ref, RangeTblRef))
-		return 0;
-	rte = rt_fetch(ref->rtindex, query->rtable);
-	if (rte->rtekind != RTE_RELATION || rte->tablesample ||
-		(rte->relkind != RELKIND_RELATION && rte->relkind != RELKIND_PARTITIONED_TABLE))
-		return 0;
-	return ref->rtindex;
+	foreach(cell, query->jointree->fromlist)
+	{
+		RangeTblRef *ref = lfirst(cell);
+		RangeTblEntry *rte;
+
+		if (!IsA(ref, RangeTblRef))
+			return 0;
+		rte = rt_fetch(ref->rtindex, query->rtable);
+		if (is_computed(rte))
+			continue;
+		if (result != 0 || rte->rtekind != RTE_RELATION || rte->tablesample ||
+			(rte->relkind != RELKIND_RELATION && rte->relkind != RELKIND_PARTITIONED_TABLE))
+			return 0;
+		result = ref->rtindex;
+	}
+	return result;
+}
+
+/* Does an expression use columns of a table, outside of sub-selects? */
+static bool
+uses_row(Node *node, Index *rti)
+{
+	if (node == NULL || IsA(node, SubLink))
+		return false;
+	if (IsA(node, Var))
+		return ((Var *) node)->varno == *rti && ((Var *) node)->varlevelsup == 0;
+	return expression_tree_walker(node, uses_row, rti);
+}
+
+/*
+ * Is anything written that the row of the table says?  What is read from other tables
+ * is written there: who appends to a conversation does not wait for others who do.
+ */
+static bool
+writes_row(const Query *query, const Query *view, Index rti)
+{
+	ListCell *cell;
+
+	if (query->commandType != CMD_UPDATE)
+		return true;
+	foreach(cell, query->targetList)
+	{
+		TargetEntry *entry = lfirst_node(TargetEntry, cell);
+
+		if (!entry->resjunk &&
+			uses_row((Node *) list_nth_node(TargetEntry, view->targetList, entry->resno - 1)->expr,
+					 &rti))
+			return true;
+	}
+	return false;
 }
 
 /* Do policies let the role see no other rows than FOR UPDATE would, so that it can lock all it
@@ -336,7 +388,7 @@ add_row_lock(Query *query, RangeTblEntry *target)
 		return;
 	view = rte->subquery;
 	rti = only_table(view);
-	if (rti == 0)
+	if (rti == 0 || !writes_row(query, view, rti))
 		return;
 	rte = rt_fetch(rti, view->rtable);
 	table = pinned_table(target->relid, query->jointree->quals, source);

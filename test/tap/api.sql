@@ -757,6 +757,8 @@ UNION ALL VALUES
 ('table logs', 'INSERT (category, details, level, message, run_id, step_name, task_id, user_id)'),
 ('table retrievals', 'INSERT (component_type, context, duration_ms, location, metadata, query, results, results_count, '
                      'retrieval_id, retrieval_type, run_id, task_id, user_id)'),
+('table retrievals', 'UPDATE (component_type, context, duration_ms, location, metadata, query, results, results_count, '
+    'retrieval_type, task_id)'),
 ('table artifacts', 'INSERT (artifact_id, chunk_type, configuration, content, content_type, kind, metadata, name, ordinal, '
                     'retrieval_id, run_id, similarity, size_bytes, source, source_document_id, source_document_name, '
                     'task_id, type, url, user_id)'),
