@@ -29,8 +29,8 @@ AS $$
     SELECT CASE type
         WHEN 'text' THEN format('NULLIF(%s, '''')', expression)
         WHEN 'uuid' THEN format('CASE WHEN %1$s ~ ''^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$'' THEN %1$s::uuid END', expression)
-        WHEN 'bigint' THEN format('CASE WHEN %1$s ~ ''^-?[0-9]{1,18}$'' THEN %1$s::bigint END', expression)
-        WHEN 'integer' THEN format('CASE WHEN %1$s ~ ''^-?[0-9]{1,9}$'' THEN %1$s::integer END', expression)
+        WHEN 'bigint' THEN format('CASE WHEN %1$s ~ ''^-?[0-9]{1,19}$'' THEN CASE WHEN %1$s::numeric BETWEEN -9223372036854775808 AND 9223372036854775807 THEN %1$s::bigint END END', expression)
+        WHEN 'integer' THEN format('CASE WHEN %1$s ~ ''^-?[0-9]{1,10}$'' THEN CASE WHEN %1$s::bigint BETWEEN -2147483648 AND 2147483647 THEN %1$s::integer END END', expression)
     END
 $$;
 COMMENT ON FUNCTION run_tracker.compat_id(text, text) IS
@@ -336,7 +336,7 @@ BEGIN
         RAISE EXCEPTION 'argument "schema" must name a schema' USING ERRCODE = 'invalid_parameter_value';
     ELSIF schema = 'run_tracker'::regnamespace OR schema = 'information_schema'::regnamespace OR schema::text LIKE 'pg\_%'
           -- the end of a function
-          OR schema::text LIKE '%$body$%' THEN
+          OR schema::text ~ '[$](body|do)[$]' THEN
         RAISE EXCEPTION 'schema % is not for views of applications', schema
             USING ERRCODE = 'invalid_parameter_value', HINT = 'Name the schema in which the application looks for its tables.';
     END IF;
@@ -362,6 +362,18 @@ $$;
 COMMENT ON FUNCTION run_tracker.compat_require_free(text, regnamespace, text, text) IS
 'Internal: refuses to replace what create_compat() has not made.';
 
+CREATE FUNCTION run_tracker.compat_grant(view regclass) RETURNS void
+LANGUAGE plpgsql STRICT SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    -- ALTER DEFAULT PRIVILEGES may have granted TRIGGER: that lets a role run code with the rights of whoever writes
+    PERFORM run_tracker.revoke_all(view);
+    -- who may do what is decided by the tables below, where whoever uses the view needs the privileges
+    EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON %s TO PUBLIC', view);
+END
+$$;
+COMMENT ON FUNCTION run_tracker.compat_grant(regclass) IS 'Internal: the privileges on a new view of an application.';
+
 CREATE FUNCTION run_tracker.create_compat(application text, schema regnamespace, id_types jsonb DEFAULT '{}',
     public_rows boolean DEFAULT false) RETURNS text[]
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET client_min_messages = warning
@@ -374,20 +386,37 @@ DECLARE
     view text;
     writer text;
     made text[] := '{}';
+    missing text[] := '{}';
+    is_new boolean;
 BEGIN
     PERFORM run_tracker.require_tables();
     PERFORM run_tracker.compat_check(application, schema);
     types := run_tracker.compat_types(application, id_types);
     PERFORM run_tracker.compat_public_rows(application, public_rows);
-    FOR rel IN SELECT * FROM run_tracker.compat_indexes(application, types) LOOP
-        EXECUTE rel.definition;
+    FOR rel IN SELECT * FROM run_tracker.compat_indexes(application, types) i
+               WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.relnamespace = 'run_tracker'::regnamespace AND c.relname = i.name)
+                 AND NOT EXISTS (SELECT FROM pg_statistic_ext s
+                                 WHERE s.stxnamespace = 'run_tracker'::regnamespace AND s.stxname = i.name) LOOP
+        IF has_schema_privilege('run_tracker', 'CREATE') THEN
+            EXECUTE rel.definition;
+        ELSE
+            missing := missing || rel.name;
+        END IF;
     END LOOP;
+    IF missing <> '{}' THEN
+        RAISE WARNING 'indexes that the views need are missing'
+            USING DETAIL = format('They are %s.', array_to_string(missing, ', ')),
+                  HINT = 'Only the owner of schema run_tracker can create them: have him call create_compat() with these arguments, for any schema.';
+    END IF;
 
-    FOR rel IN SELECT * FROM run_tracker.compat_relations(application) LOOP
+    FOR rel IN SELECT * FROM run_tracker.compat_relations(application) r
+               -- the views of some are written by hand
+               WHERE r.relation NOT IN (SELECT e.name FROM run_tracker.compat_extras(application, schema, types) e) LOOP
         view := format('%s.%I', schema, rel.relation);
         writer := format('%s.%I', schema, rel.relation || '_write');
         PERFORM run_tracker.compat_require_free(application, schema, 'view', rel.relation);
         PERFORM run_tracker.compat_require_free(application, schema, 'function', rel.relation || '_write');
+        is_new := to_regclass(view) IS NULL;
         EXECUTE format(E'CREATE OR REPLACE VIEW %s WITH (security_invoker = true) AS\n%s', view,
                        run_tracker.compat_view(application, types, rel.relation));
         EXECUTE format('COMMENT ON VIEW %s IS %L', view, rel.description || run_tracker.compat_mark(application));
@@ -407,22 +436,35 @@ BEGIN
                                          string_agg(format('%L, %L', c.target, c.name), ', ' ORDER BY c.n))
                         FROM run_tracker.compat_columns(application, types) c
                         WHERE c.relation = rel.relation AND c.name = ANY (rel.keys)));
-        -- who may do what is decided by the tables below, where whoever uses the view needs the privileges
-        EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON %s TO PUBLIC', view);
+        IF is_new THEN
+            PERFORM run_tracker.compat_grant(view);
+        END IF;
         made := made || view;
     END LOOP;
 
     FOR fun IN SELECT * FROM run_tracker.compat_extras(application, schema, types) LOOP
         PERFORM run_tracker.compat_require_free(application, schema, fun.kind, fun.name);
+        is_new := NOT EXISTS (SELECT FROM run_tracker.compat_objects(application, schema) o
+                              WHERE o.kind = fun.kind AND o.name = fun.name);
         EXECUTE fun.definition;
         IF fun.kind = 'function' THEN
             view := (SELECT p.oid::regprocedure::text FROM pg_proc p WHERE p.pronamespace = schema AND p.proname = fun.name);
-            EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO PUBLIC', view);
             EXECUTE format('COMMENT ON FUNCTION %s IS %L', view, fun.description || run_tracker.compat_mark(application));
+            IF is_new THEN
+                EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO PUBLIC', view);
+            END IF;
         ELSE
             view := format('%s.%I', schema, fun.name);
-            EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON %s TO PUBLIC', view);
             EXECUTE format('COMMENT ON VIEW %s IS %L', view, fun.description || run_tracker.compat_mark(application));
+            FOR col IN SELECT DISTINCT ON (a.attnum) a.attname AS name, c.description
+                       FROM pg_attribute a JOIN run_tracker.compat_columns(application, types) c ON c.name = a.attname
+                       WHERE a.attrelid = view::regclass AND a.attnum > 0 AND col_description(a.attrelid, a.attnum) IS NULL
+                       ORDER BY a.attnum, c.n LOOP
+                EXECUTE format('COMMENT ON COLUMN %s.%I IS %L', view, col.name, col.description);
+            END LOOP;
+            IF is_new THEN
+                PERFORM run_tracker.compat_grant(view);
+            END IF;
         END IF;
         made := made || view;
     END LOOP;
@@ -466,7 +508,7 @@ DECLARE
     rel text;
 BEGIN
     FOR extra IN EXECUTE format('SELECT * FROM run_tracker.%I()', 'compat_' || application || '_extras') LOOP
-        definition := replace(extra.definition, '@schema@', schema::text);
+        definition := extra.definition;
         rel := substring(definition FROM '@columns of ([a-z_]+)@');
         IF rel IS NOT NULL THEN
             definition := replace(definition, format('@columns of %s@', rel), run_tracker.compat_list(application, id_types, rel));
@@ -475,6 +517,7 @@ BEGIN
         FOR id IN SELECT * FROM jsonb_each_text(id_types) LOOP
             definition := replace(definition, '@' || id.key || '@', id.value);
         END LOOP;
+        definition := replace(replace(definition, '@schema_text@', quote_literal(schema)), '@schema@', schema::text);
         kind := extra.kind;
         name := extra.name;
         description := extra.description;
@@ -566,7 +609,7 @@ DECLARE
     readers text[];
     views text[];
     writers text[];
-    schemas regnamespace[];
+    remaining text[];
     index record;
 BEGIN
     PERFORM run_tracker.compat_check(application, schema);
@@ -587,16 +630,21 @@ BEGIN
         EXECUTE format('DROP FUNCTION %s', array_to_string(writers, ', '));
     END IF;
 
-    -- what only these views needed: schemas with views of applications are known by a trigger, at once
-    schemas := ARRAY(SELECT DISTINCT c.relnamespace FROM pg_trigger g JOIN pg_class c ON c.oid = g.tgrelid
-                     WHERE g.tgfoid = 'run_tracker.compat_delete()'::regprocedure);
+    -- what only these views needed
+    SELECT COALESCE(array_agg(a), '{}') INTO remaining
+    FROM unnest('{spar,iflow,ai_runs,spark,workflow}'::text[]) a
+    WHERE EXISTS (SELECT FROM pg_namespace n, run_tracker.compat_objects(a, n.oid)
+                  WHERE n.nspname !~ '^(pg_|(information_schema|run_tracker)$)');
     FOR index IN
         SELECT i.kind, i.name FROM run_tracker.compat_indexes(application, '{}') i
-        WHERE NOT EXISTS (SELECT FROM unnest(i.applications) a, unnest(schemas) n, run_tracker.compat_objects(a, n))
+        WHERE NOT i.applications && remaining
+          -- what a superuser has made for the owner of the tables
+          AND NOT EXISTS (SELECT FROM pg_statistic_ext s WHERE s.stxnamespace = 'run_tracker'::regnamespace
+                            AND s.stxname = i.name AND NOT pg_has_role(s.stxowner, 'USAGE'))
     LOOP
         EXECUTE format('DROP %s IF EXISTS run_tracker.%I', index.kind, index.name);
     END LOOP;
-    IF NOT EXISTS (SELECT FROM unnest(schemas) n, run_tracker.compat_objects(application, n)) THEN
+    IF application <> ALL (remaining) THEN
         PERFORM run_tracker.compat_public_rows(application, false);
     END IF;
     RETURN readers || views || writers;
