@@ -48,7 +48,7 @@ AS $$
               unschedule_maintenance,has_cron,wake_worker,worker_state,fold_statistics,purge_usage,forget_reservations,
               purge_sessions,reset_rate_limit,breaker_allow,breaker_allow_or_fail,breaker_record,reset_breaker,
               on_finish,drop_on_finish,purge_callbacks}'::text[] ||
-            '{import_table,import_rows,import_cast,import_columns,import_id_types,import_relation,import_statements,import_targets,import_after,
+            '{import_table,import_rows,import_cast,import_columns,import_id_types,import_relation,import_statements,import_targets,import_before,import_after,
               compat_relations,compat_columns,compat_writes,compat_id,compat_id_types,compat_key,
               compat_spar_relations,compat_spar_columns,compat_iflow_relations,compat_iflow_columns,
               compat_ai_runs_relations,compat_ai_runs_columns,compat_spark_relations,compat_spark_columns,
@@ -150,6 +150,7 @@ BEGIN
     PERFORM run_tracker.grant_client(role);
     PERFORM run_tracker.grant_functions(role, run_tracker.functions_for('service'));
     EXECUTE format('GRANT SELECT ON run_tracker.worker_status TO %s', role);
+    EXECUTE format('GRANT INSERT (created_at) ON run_tracker.session_deltas TO %s', role);
     FOR tab IN
         SELECT c.oid FROM pg_class c
         WHERE c.relnamespace = 'run_tracker'::regnamespace AND c.relkind IN ('r', 'p')

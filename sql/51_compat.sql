@@ -409,7 +409,9 @@ BEGIN
                   HINT = 'Only the owner of schema run_tracker can create them: have him call create_compat() with these arguments, for any schema.';
     END IF;
 
-    FOR rel IN SELECT * FROM run_tracker.compat_relations(application) LOOP
+    FOR rel IN SELECT * FROM run_tracker.compat_relations(application) r
+               -- the views of some are written by hand
+               WHERE r.relation NOT IN (SELECT e.name FROM run_tracker.compat_extras(application, schema, types) e) LOOP
         view := format('%s.%I', schema, rel.relation);
         writer := format('%s.%I', schema, rel.relation || '_write');
         PERFORM run_tracker.compat_require_free(application, schema, 'view', rel.relation);

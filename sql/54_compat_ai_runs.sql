@@ -81,7 +81,7 @@ AS $$
         ('last_message_at', 'timestamptz', run_tracker.compat_total('max(t.last_message_at)'), NULL, NULL, 'computed',
          'When a message was added last, or a task finished; computed.'),
         ('created_at', 'timestamptz', NULL, 'created_at', NULL, 'fact', 'When the run was created; filled in.'),
-        ('updated_at', 'timestamptz', 'GREATEST(r.updated_at, ' || run_tracker.compat_total('max(t.last_message_at)') || ')',
+        ('updated_at', 'timestamptz', run_tracker.compat_total('GREATEST(r.updated_at, max(t.last_message_at))'),
          'updated_at', NULL, 'fact', 'When the run was changed, a message added or a task finished last; filled in.'))
         AS c (name, type, reads, target, writes, who, description)
     UNION ALL

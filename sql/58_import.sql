@@ -1,12 +1,12 @@
 
 -- Copying the rows of tables that applications had of their own.
 
-CREATE FUNCTION run_tracker.import_rows(target regclass, read text, write text, missing text, keys text, after text)
+CREATE FUNCTION run_tracker.import_rows(target regclass, read text, before text, write text, missing text, keys text, after text)
 RETURNS TABLE (copied bigint, present bigint, refused bigint, refusals jsonb)
 LANGUAGE c SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'run_tracker_import_rows';
-COMMENT ON FUNCTION run_tracker.import_rows(regclass, text, text, text, text, text) IS
-'Internal: copies what the query read gives into a table, in pieces that the statement write inserts, but for the rows that cannot be: those are what missing gives, and those whose insertion fails, of which keys tells the key. after is run with the ids that write has returned. Each finds the piece as relation "imported", and takes $2 rows from number $1 on.';
+COMMENT ON FUNCTION run_tracker.import_rows(regclass, text, text, text, text, text, text) IS
+'Internal: copies what the query read gives into a table, in pieces that the statement write inserts, but for the rows that cannot be: those are what missing gives, and those whose insertion fails, of which keys tells the key. before is run first, and after with the ids that write has returned. Each finds the piece as relation "imported", and takes $2 rows from number $1 on.';
 
 CREATE FUNCTION run_tracker.import_relation(application text, source regclass, relation text) RETURNS text
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -83,6 +83,8 @@ AS $$
            CASE WHEN w.inserts IS NULL THEN format('CAST(NULL AS %s)', format_type(a.atttypid, a.atttypmod))
                 -- nobody is a user, too
                 WHEN r.base = 'runs' AND a.attname = 'user_id' THEN format('COALESCE(%s, '''')', w.inserts)
+                -- what belongs to no run belongs to that of its session
+                WHEN $1 = 'spark' AND r.base = 'artifacts' AND a.attname = 'run_id' THEN 'COALESCE(new.run_id, new.session_id)'
                 ELSE w.inserts END,
            w.inserts IS NOT NULL, COALESCE(k.is_key, false), k.is_fixed OR w.inserts IS NOT NULL AND a.attname = 'run_id'
     FROM run_tracker.compat_relations($1) r
@@ -100,6 +102,22 @@ $$;
 COMMENT ON FUNCTION run_tracker.import_targets(text, text) IS
 'Internal: the columns of the table behind a view of an application, what an import puts into them: an expression over a row new of the view, and whether they are (part of) the key or do not change either.';
 
+CREATE FUNCTION run_tracker.import_before(application text, relation text) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT 'INSERT INTO run_tracker.runs (run_id, user_id, lifecycle, kind, session_id, created_at, updated_at)
+        SELECT s.session_id, s.user_id, ''session'', ''session'', s.session_id::text, s.created_at, s.updated_at
+        FROM run_tracker.sessions s
+        WHERE EXISTS (SELECT FROM @piece@ WHERE new.session_id = s.session_id AND new.run_id IS NULL
+                                                AND (new.user_id IS NULL OR new.user_id = s.user_id))
+          AND NOT EXISTS (SELECT FROM run_tracker.runs r WHERE r.run_id = s.session_id)
+        ON CONFLICT DO NOTHING'
+    FROM run_tracker.compat_relations($1) r
+    WHERE $1 = 'spark' AND r.relation = $2 AND r.base = 'artifacts'
+$$;
+COMMENT ON FUNCTION run_tracker.import_before(text, text) IS
+'Internal: what import_rows() does before it inserts rows: what belongs to no run belongs to that of its session, which has its id.';
+
 CREATE FUNCTION run_tracker.import_after(application text, relation text) RETURNS text
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -112,7 +130,7 @@ COMMENT ON FUNCTION run_tracker.import_after(text, text) IS
 'Internal: what import_rows() does with the rows of the piece that it has inserted, whose ids are $3: what columns say that are not those of one table.';
 
 CREATE FUNCTION run_tracker.import_statements(application text, source regclass, relation text)
-RETURNS TABLE (base text, read text, write text, missing text, keys text, after text)
+RETURNS TABLE (base text, read text, before text, write text, missing text, keys text, after text)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $function$
 #variable_conflict use_variable
@@ -142,11 +160,12 @@ BEGIN
            -- the primary key of what belongs to a run begins with that
            string_agg(format('r.%I = m.%1$I', i.name), ' AND ') FILTER (WHERE i.is_key OR i.is_fixed AND i.name = 'run_id') AS same_place,
            string_agg(format('(m.%I IS NULL OR r.%1$I = m.%1$I)', i.name), ' AND ') FILTER (WHERE i.is_fixed AND NOT i.is_key) AS same_fixed,
-           string_agg(format('r.%I', i.name), ', ') FILTER (WHERE i.is_key) AS key
+           string_agg(format('r.%I', i.name), ', ') FILTER (WHERE i.is_key) AS key, bool_or(i.name = 'run_id') AS of_run
     INTO STRICT t FROM run_tracker.import_targets(application, relation) i;
 
     base := v.base;
     piece := format('(SELECT %s FROM (SELECT * FROM imported OFFSET $1 LIMIT $2) s) new', c.view_columns);
+    before := replace(run_tracker.import_before(application, relation), '@piece@', piece);
     after := replace(run_tracker.import_after(application, relation), '@piece@', piece);
     made := format('%s, LATERAL (SELECT %s) m', piece, t.made);
     -- rows that would not be seen in the view; what triggers fill in is not known yet
@@ -173,9 +192,10 @@ BEGIN
                       LIMIT 1) p
         WHERE NOT EXISTS (SELECT FROM run_tracker.%4$I r WHERE %8$s)$query$,
         c.key_json, made, c.has_key, v.base, t.same_key,
-        CASE WHEN v.base = 'runs' THEN 'NULL'
+        CASE WHEN v.base = 'runs' OR NOT t.of_run THEN 'NULL'
              ELSE format('format(''There is no run %%s of application "%s".'', m.run_id)', application) END,
-        fits, concat_ws(' AND ', t.same_key, t.same_fixed, v.filter));
+        -- a session may have been closed since
+        fits, concat_ws(' AND ', t.same_key, t.same_fixed, CASE WHEN v.base <> 'sessions' THEN v.filter END));
     keys := format('SELECT jsonb_build_object(%s) FROM (SELECT * FROM imported OFFSET $1 LIMIT $2) s', c.key_json);
     RETURN NEXT;
 END
@@ -203,7 +223,7 @@ BEGIN
                        AND a.attname NOT IN (SELECT c.name FROM run_tracker.import_columns(application, source, target) c)
                      ORDER BY a.attnum)
         FROM run_tracker.import_statements(application, source, target) s,
-             run_tracker.import_rows(format('run_tracker.%I', s.base)::regclass, s.read, s.write, s.missing, s.keys, s.after) i;
+             run_tracker.import_rows(format('run_tracker.%I', s.base)::regclass, s.read, s.before, s.write, s.missing, s.keys, s.after) i;
 END
 $function$;
 COMMENT ON FUNCTION run_tracker.import_table(text, regclass, text) IS

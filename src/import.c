@@ -58,6 +58,7 @@ PG_FUNCTION_INFO_V1(run_tracker_import_rows);
 typedef enum Step
 {
 	READ,
+	BEFORE,
 	WRITE,
 	MISSING,
 	KEYS,
@@ -68,7 +69,7 @@ typedef enum Step
 
 typedef struct Import
 {
-	char *sql[NSTEPS]; /* AFTER may be NULL */
+	char *sql[NSTEPS]; /* BEFORE and AFTER may be NULL */
 	SPIPlanPtr plans[NSTEPS];
 	Portal source;
 	EphemeralNamedRelationData imported;
@@ -150,6 +151,8 @@ copy_part(void *arg1, void *arg2)
 	Import *import = arg1;
 	Part *part = arg2;
 
+	if (import->sql[BEFORE])
+		execute(import, BEFORE, part, 0);
 	execute(import, WRITE, part, 0);
 	part->copied = SPI_processed;
 	if (part->copied > 0 && import->sql[AFTER])
@@ -227,7 +230,7 @@ copy_rows(Import *import, int64 first, int64 n)
 	ErrorData *error;
 
 	if (n < import->nrows)
-		for (Step step = WRITE; step < NSTEPS; step++)
+		for (Step step = BEFORE; step < NSTEPS; step++)
 			if (import->sql[step])
 				prepare(import, step);
 	error = rt_attempt(copy_part, import, &part, 0);
@@ -306,7 +309,7 @@ copy_piece(Import *import)
 
 	import->imported.md.enrtuples = import->nrows;
 	copy_rows(import, 0, import->nrows);
-	for (Step step = WRITE; step < NSTEPS; step++)
+	for (Step step = BEFORE; step < NSTEPS; step++)
 	{
 		if (import->plans[step])
 			SPI_freeplan(import->plans[step]);
@@ -345,7 +348,7 @@ copy_source(Import *import)
 	SPI_cursor_close(import->source);
 }
 
-/* import_rows(target, read, write, missing, keys, after) → copied, present, refused, refusals */
+/* import_rows(target, read, before, write, missing, keys, after) → copied, present, refused, refusals */
 Datum
 run_tracker_import_rows(PG_FUNCTION_ARGS)
 {
@@ -364,7 +367,7 @@ run_tracker_import_rows(PG_FUNCTION_ARGS)
 	{
 		if (i > 0 && !PG_ARGISNULL(i))
 			import.sql[i - 1] = text_to_cstring(PG_GETARG_TEXT_PP(i));
-		else if (PG_ARGISNULL(i) && i <= KEYS + 1)
+		else if (PG_ARGISNULL(i) && i != BEFORE + 1 && i != AFTER + 1)
 			elog(ERROR, "argument %d must not be null", i + 1);
 	}
 	import.piece_context =

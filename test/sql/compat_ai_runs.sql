@@ -38,7 +38,7 @@ SELECT lifecycle, status, phase, name FROM run_tracker.runs ORDER BY created_at;
 DELETE FROM ai_runs WHERE name IS NULL;
 :as_service
 INSERT INTO ai_runs (id, user_id, name, messages, created_at, updated_at) VALUES ('10000000-0000-4000-8000-00000000000c', :'alice', 'Old', '[{"role": "user", "content": "x", "timestamp": "2001-01-02T00:00:00Z"}]', '2001-01-01', '2001-01-03')
-RETURNING created_at = '2001-01-01' AS created, updated_at > '2026-01-01' AS updated, last_message_at = '2001-01-02 00:00Z' AS active;
+RETURNING created_at = '2001-01-01' AS created, updated_at = '2001-01-03' AS updated, last_message_at = '2001-01-02 00:00Z' AS active;
 DELETE FROM ai_runs WHERE name = 'Old' RETURNING message_count;
 -- what is no uuid of a user is nobody in this view
 SELECT run_tracker.create_run(user_id => 'carol', lifecycle => 'conversation') IS NOT NULL AS created;

@@ -202,7 +202,7 @@ FROM iflow_jobs WHERE job_id = '40000000-0000-4000-8000-000000000001';
 DROP TABLE old_jobs;
 
 --
--- Plans, as a user and as a service: the scans in them, and whether something is sorted
+-- A page of the views of jobs counts for its rows only, for users and services; other plans are in compat_plans.sql
 --
 INSERT INTO run_tracker.runs (run_id, user_id, lifecycle, status, created_at)
 SELECT ('30000000-0000-4000-8000-' || lpad(i::text, 12, '0'))::uuid, format('c0000000-0000-4000-8000-%s', lpad((i % 50)::text, 12, '0')), 'iflow',
@@ -220,24 +220,13 @@ DECLARE
     nodes text[];
 BEGIN
     FOREACH query IN ARRAY ARRAY[
-        $q$SELECT status, progress FROM iflow_jobs WHERE job_id = '30000000-0000-4000-8000-000000000010'$q$,
-        $q$SELECT job_id FROM iflow_jobs WHERE user_id = 'c0000000-0000-4000-8000-000000000010' ORDER BY created_at DESC LIMIT 20$q$,
-        $q$SELECT job_id FROM iflow_jobs WHERE created_at > now() - interval '24 hours' ORDER BY created_at DESC$q$,
-        $q$SELECT job_id FROM iflow_jobs WHERE status IN ('processing', 'generating') AND created_at < now() - interval '1 hour'$q$,
-        $q$SELECT component_name FROM iflow_components WHERE job_id = '30000000-0000-4000-8000-000000000010' ORDER BY component_order$q$,
-        $q$SELECT component_name FROM iflow_components WHERE component_id = '1b000000-0000-4000-8000-000000000002'$q$,
-        $q$SELECT search_query FROM rag_retrievals WHERE job_id = '30000000-0000-4000-8000-000000000010'$q$,
-        $q$SELECT search_query FROM rag_retrievals WHERE retrieval_id = '30000000-0000-4000-8000-000000000010'$q$,
-        $q$SELECT log_message FROM iflow_generation_logs WHERE job_id = '30000000-0000-4000-8000-000000000010' AND log_level = 'ERROR'$q$,
-        $q$SELECT log_message FROM iflow_generation_logs WHERE log_id = '30000000-0000-4000-8000-000000000010'$q$,
-        $q$SELECT job_id, component_count, error_count FROM iflow_jobs_summary ORDER BY created_at DESC LIMIT 20$q$,
-        $q$SELECT job_id, component_count, error_count FROM iflow_jobs_summary WHERE job_id = '30000000-0000-4000-8000-000000000010'$q$,
-        $q$SELECT * FROM recent_jobs_with_details ORDER BY created_at DESC LIMIT 20$q$,
-        $q$SELECT job_id, status FROM recent_jobs_with_details WHERE platform = 'sap' LIMIT 20$q$
+        $q$SELECT job_id, component_count, error_count FROM iflow_jobs_summary ORDER BY created_at DESC LIMIT 7$q$,
+        $q$SELECT * FROM recent_jobs_with_details ORDER BY created_at DESC LIMIT 7$q$,
+        $q$SELECT * FROM recent_jobs_with_details WHERE status = 'completed' LIMIT 7$q$
     ] LOOP
         nodes := '{}';
-        FOR line IN EXECUTE 'EXPLAIN (COSTS OFF) ' || query LOOP
-            nodes := nodes || substring(line FROM '(?:Index(?: Only)? Scan(?: Backward)? using|Seq Scan on|Bitmap Heap Scan on) \w+|Sort$');
+        FOR line IN EXECUTE 'EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) ' || query LOOP
+            nodes := nodes || substring(line FROM '(?:Index(?: Only)? Scan(?: Backward)? using|Seq Scan on|Bitmap Heap Scan on) \w+|Sort ') || substring(line FROM ' loops=\d+');
         END LOOP;
         RAISE INFO '%', query || E'\n    ' || (SELECT string_agg(DISTINCT n, ', ') FROM unnest(nodes) n);
     END LOOP;

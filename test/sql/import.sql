@@ -18,6 +18,9 @@ ALTER PROCEDURE pg_temp.try RENAME TO run;
 \set file :abs_srcdir '/fixtures/ai_runs.sql'
 \i :file
 \unset schema
+\set file :abs_srcdir '/fixtures/spark.sql'
+\i :file
+\unset schema
 \set file :abs_srcdir '/fixtures/workflow.sql'
 \i :file
 RESET search_path;
@@ -99,7 +102,7 @@ INSERT INTO old_iflow.iflow_generation_logs VALUES
 -- jobs first: what belongs to none is refused
 SELECT t.name, i.* FROM unnest('{iflow_components,iflow_generation_logs}'::text[]) t (name), run_tracker.import_table('iflow', ('old_iflow.' || t.name)::regclass) i;
 PREPARE import_all (text) AS
-SELECT r.relation, i.* FROM run_tracker.compat_relations($1) r, run_tracker.import_table($1, ('old_' || $1 || '.' || r.relation)::regclass) i;
+SELECT r.relation, i.* FROM (SELECT * FROM run_tracker.compat_relations($1) WITH ORDINALITY ORDER BY base <> 'runs', ordinality) r, run_tracker.import_table($1, ('old_' || $1 || '.' || r.relation)::regclass) i;
 EXECUTE import_all('iflow');
 EXECUTE import_all('iflow');
 SELECT cardinality(run_tracker.create_compat('iflow', 'regress_new')) > 0 AS made;
@@ -140,6 +143,36 @@ EXECUTE import_all('workflow');
 EXECUTE import_all('workflow');
 SELECT cardinality(run_tracker.create_compat('workflow', 'regress_new')) > 0 AS made;
 SELECT * FROM pg_temp.differences('workflow');
+
+-- SPARK: sessions of old are not active by being copied, nor by what was appended to them; usage counts for its own day
+INSERT INTO old_spark.spark_user_profiles VALUES (:'alice', 'free', '{spark:read}', '{"monthlyTokens": 5000, "dailyRequests": 7, "concurrentSessions": 1}', '2024-01-01', '2024-01-02');
+ALTER TABLE old_spark.spark_sessions DISABLE TRIGGER USER;
+INSERT INTO old_spark.spark_sessions VALUES
+    ('60000000-0000-4000-8000-000000000001', :'alice', 'free', '2024-01-01', '2024-01-02'),
+    ('60000000-0000-4000-8000-000000000002', :'alice', 'pro', '2024-01-01', '2024-01-03');
+INSERT INTO old_spark.spark_deltas VALUES
+    ('60000000-0000-4000-8000-000000000002', :'alice', 2, '{"a": 2}', '2024-01-01 02:00'),
+    ('60000000-0000-4000-8000-000000000001', :'alice', 1, '{"b": 1}', '2024-01-01 01:00'),
+    ('60000000-0000-4000-8000-000000000002', :'alice', 1, '{"a": 1, "c": 1}', '2024-01-01 01:00');
+INSERT INTO old_spark.spark_token_usage VALUES ('61000000-0000-4000-8000-000000000001', :'alice', 100, '2024-01-01');
+INSERT INTO old_spark.spark_requests VALUES ('62000000-0000-4000-8000-000000000001', '60000000-0000-4000-8000-000000000001', :'alice', 'function:x', '{"m": 1}', '2024-01-01');
+INSERT INTO old_spark.spark_build_jobs VALUES
+    ('63000000-0000-4000-8000-000000000001', '60000000-0000-4000-8000-000000000001', :'alice', 'completed', 5, 'w1', '{"i": 1}', '{"r": 1}', NULL, 1, 3,
+     '2024-01-01', '2024-01-01 01:00', '2024-01-01 02:00', '2024-01-02'),
+    ('63000000-0000-4000-8000-000000000002', NULL, :'alice', 'queued', 0, NULL, '{}', NULL, NULL, 0, 3, '2024-01-01', NULL, NULL, '2024-01-02');
+INSERT INTO old_spark.spark_generated_scripts VALUES
+    ('64000000-0000-4000-8000-000000000001', '60000000-0000-4000-8000-000000000001', NULL, :'alice', 'n', 't', 'x = 1', '{"c": 1}', 'text/x', 'https://x', 5, '{"m": 1}', '2024-01-01', '2024-01-02'),
+    ('64000000-0000-4000-8000-000000000002', '60000000-0000-4000-8000-000000000001', '63000000-0000-4000-8000-000000000001', :'alice', 'n', NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+     '2024-01-01', '2024-01-02');
+INSERT INTO old_spark.spark_files SELECT gen_random_uuid(), session_id, NULL, user_id FROM old_spark.spark_generated_scripts;
+EXECUTE import_all('spark');
+EXECUTE import_all('spark');
+SELECT cardinality(run_tracker.create_compat('spark', 'regress_new')) > 0 AS made;
+SELECT * FROM pg_temp.differences('spark');
+SELECT session_id, run_tracker.session_state(session_id) AS state FROM run_tracker.sessions ORDER BY session_id;
+SELECT count(*) AS active FROM run_tracker.active_sessions;
+SELECT quota, used, "limit" FROM run_tracker.quotas(:'alice');
+SELECT status, kind, count(*) FROM run_tracker.runs WHERE lifecycle = 'session' GROUP BY 1, 2;
 SELECT * FROM run_tracker.check_totals();
 
 --
@@ -203,7 +236,7 @@ SELECT id, name, messages FROM regress_new.ai_runs WHERE id::text LIKE '31%' ORD
 
 -- too many to tell all
 CREATE TABLE regress_odd.many AS
-SELECT gen_random_uuid() AS run_id, CASE WHEN i % 2 = 0 THEN 'completed' ELSE 'none' END AS status FROM generate_series(1, 2500) i;
+SELECT gen_random_uuid() AS run_id, CASE WHEN i % 10 = 0 THEN 'completed' ELSE 'none' END AS status FROM generate_series(1, 1200) i;
 SELECT copied, present, refused, jsonb_array_length(refusals) AS told FROM run_tracker.import_table('spar', 'regress_odd.many', 'spar_runs');
 SELECT copied, present, refused, jsonb_array_length(refusals) AS told FROM run_tracker.import_table('spar', 'regress_odd.many', 'spar_runs');
 -- all or nothing, if the transaction says so
@@ -263,7 +296,10 @@ CALL pg_temp.run($$SELECT run_tracker.import_table('ai_runs', 'regress_odd.many'
 
 \set ECHO none
 DELETE FROM run_tracker.runs;
-SELECT count(run_tracker.drop_compat(a, 'regress_new')) AS dropped FROM unnest('{spar,iflow,ai_runs,workflow}'::text[]) a \gset
-DROP SCHEMA regress_new, regress_odd, old_spar, old_iflow, old_ai_runs, old_workflow, auth CASCADE;
+DELETE FROM run_tracker.sessions;
+DELETE FROM run_tracker.usage_records;
+DELETE FROM run_tracker.accounts;
+SELECT count(run_tracker.drop_compat(a, 'regress_new')) AS dropped FROM unnest('{spar,iflow,ai_runs,spark,workflow}'::text[]) a \gset
+DROP SCHEMA regress_new, regress_odd, old_spar, old_iflow, old_ai_runs, old_spark, old_workflow, auth CASCADE;
 DROP OWNED BY regress_life_user, regress_life_service;
 DROP ROLE regress_life_user, regress_life_service;
