@@ -47,17 +47,25 @@ AS $$
             '{define_lifecycle,drop_lifecycle,rebuild_totals,claim_runs,expire_runs,purge_runs,schedule_maintenance,
               unschedule_maintenance,has_cron,wake_worker,worker_state,fold_statistics,purge_usage,forget_reservations,
               purge_sessions,reset_rate_limit,breaker_allow,breaker_allow_or_fail,breaker_record,reset_breaker,
-              on_finish,drop_on_finish,purge_callbacks}'::text[]
+              on_finish,drop_on_finish,purge_callbacks}'::text[] ||
+            '{import_table,import_rows,import_cast,import_columns,import_id_types,import_relation,import_statements,import_targets,import_before,import_after,
+              compat_relations,compat_columns,compat_writes,compat_id,compat_id_types,compat_key,
+              compat_spar_relations,compat_spar_columns,compat_iflow_relations,compat_iflow_columns,
+              compat_ai_runs_relations,compat_ai_runs_columns,compat_spark_relations,compat_spark_columns,
+              compat_workflow_relations,compat_workflow_columns}'::text[]
            ELSE '{}' END
         || CASE WHEN whom = 'owner' THEN
             '{create_callback_key,rotate_callback_key,drop_callback_key,apply_callback,parse_callback,check_callback,
               write_callback,callback_field,wait_for_writers}'::text[] ||
-            '{create_compat,drop_compat,compat_check,compat_columns,compat_delete,compat_extras,compat_id,compat_id_types,
-              compat_indexes,compat_is_unique,compat_key,compat_mark,compat_objects,compat_public_rows,compat_relations,
+            '{has_policy,revoke_all,create_compat,drop_compat,compat_grant,compat_check,compat_columns,compat_delete,compat_extras,compat_id,compat_id_types,
+              compat_indexes,compat_is_unique,compat_key,compat_list,compat_mark,compat_objects,compat_public_rows,compat_relations,
               compat_require_free,compat_trigger,compat_types,compat_view,compat_writes,
               compat_spar_relations,compat_spar_columns,compat_spar_extras,
-              compat_spark_relations,compat_spark_columns,compat_spark_extras,
-              compat_iflow_relations,compat_iflow_columns,compat_iflow_extras}'::text[]
+              compat_ai_runs_relations,compat_ai_runs_columns,compat_ai_runs_extras,compat_response,compat_total,
+              conversation_query,
+              compat_iflow_relations,compat_iflow_columns,compat_iflow_extras,
+              compat_workflow_relations,compat_workflow_columns,compat_workflow_extras,
+              compat_spark_relations,compat_spark_columns,compat_spark_extras}'::text[]
            ELSE '{}' END
 $$;
 COMMENT ON FUNCTION run_tracker.functions_for(text) IS
@@ -110,7 +118,9 @@ BEGIN
     EXECUTE format('GRANT INSERT (run_id, log_id, user_id, task_id, level, message, category, step_name, details)
         ON run_tracker.logs TO %s', role);
     EXECUTE format('GRANT INSERT (run_id, retrieval_id, user_id, task_id, retrieval_type, query, context, results_count,
-            results, location, component_type, duration_ms, metadata) ON run_tracker.retrievals TO %s', role);
+            results, location, component_type, duration_ms, metadata),
+        UPDATE (task_id, retrieval_type, query, context, results_count, results, location, component_type, duration_ms, metadata)
+        ON run_tracker.retrievals TO %s', role);
     EXECUTE format('GRANT INSERT (run_id, artifact_id, user_id, session_id, task_id, retrieval_id, kind, type, name, ordinal, source,
             similarity, source_document_id, source_document_name, chunk_type, configuration, content, content_type, url,
             size_bytes, metadata),
@@ -140,6 +150,7 @@ BEGIN
     PERFORM run_tracker.grant_client(role);
     PERFORM run_tracker.grant_functions(role, run_tracker.functions_for('service'));
     EXECUTE format('GRANT SELECT ON run_tracker.worker_status TO %s', role);
+    EXECUTE format('GRANT INSERT (created_at) ON run_tracker.session_deltas TO %s', role);
     FOR tab IN
         SELECT c.oid FROM pg_class c
         WHERE c.relnamespace = 'run_tracker'::regnamespace AND c.relkind IN ('r', 'p')

@@ -23,14 +23,14 @@ COMMENT ON FUNCTION run_tracker.set_keys(jsonb, jsonb, jsonb) IS
 'What triggers of the views of create_compat() do to a JSON object whose keys are columns of the view: sets the keys whose value differs between old and new, and removes those that are null in new.';
 
 CREATE FUNCTION run_tracker.compat_id(expression text, type text) RETURNS text
-LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
+LANGUAGE sql IMMUTABLE STRICT SET search_path = pg_catalog, pg_temp
 AS $$
     -- built-in functions only: an index on the expression of a uuid serves the views
     SELECT CASE type
         WHEN 'text' THEN format('NULLIF(%s, '''')', expression)
         WHEN 'uuid' THEN format('CASE WHEN %1$s ~ ''^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$'' THEN %1$s::uuid END', expression)
-        WHEN 'bigint' THEN format('CASE WHEN %1$s ~ ''^-?[0-9]{1,18}$'' THEN %1$s::bigint END', expression)
-        WHEN 'integer' THEN format('CASE WHEN %1$s ~ ''^-?[0-9]{1,9}$'' THEN %1$s::integer END', expression)
+        WHEN 'bigint' THEN format('CASE WHEN %1$s ~ ''^-?[0-9]{1,19}$'' THEN CASE WHEN %1$s::numeric BETWEEN -9223372036854775808 AND 9223372036854775807 THEN %1$s::bigint END END', expression)
+        WHEN 'integer' THEN format('CASE WHEN %1$s ~ ''^-?[0-9]{1,10}$'' THEN CASE WHEN %1$s::bigint BETWEEN -2147483648 AND 2147483647 THEN %1$s::integer END END', expression)
     END
 $$;
 COMMENT ON FUNCTION run_tracker.compat_id(text, text) IS
@@ -41,14 +41,18 @@ LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
 AS $$
     -- other writers may have put anything there: what is not of the type is shown as null
     SELECT CASE
-        WHEN key IS NULL THEN NULL
+        WHEN key IS NULL OR col IS NULL THEN NULL
         WHEN type = 'jsonb' THEN format('NULLIF(r.%I -> %L, ''null'')', col, key)
         WHEN type = 'text' THEN format('r.%I ->> %L', col, key)
         WHEN type = 'boolean' THEN
             format('CASE r.%1$I ->> %2$L WHEN ''true'' THEN true WHEN ''false'' THEN false END', col, key)
         WHEN type = 'uuid' THEN run_tracker.compat_id(format('(r.%I ->> %L)', col, key), type)
-        ELSE format('CASE WHEN r.%1$I ->> %2$L ~ ''^-?[0-9]{1,%3$s}([.][0-9]*)?$'' THEN (r.%1$I ->> %2$L)::numeric END',
-                    col, key, CASE WHEN type = 'integer' THEN 9 WHEN type = 'numeric(10,3)' THEN 6 ELSE 18 END)
+        WHEN type = 'numeric' THEN
+            format('CASE WHEN r.%1$I ->> %2$L ~ ''^-?[0-9]{1,255}([.][0-9]*)?$'' THEN (r.%1$I ->> %2$L)::numeric END', col, key)
+        -- within the range of the type, also after rounding
+        ELSE format('CASE WHEN r.%1$I ->> %2$L ~ ''^-?[0-9]{1,255}([.][0-9]*)?$'' THEN CASE WHEN abs((r.%1$I ->> %2$L)::numeric) < %3$s THEN (r.%1$I ->> %2$L)::numeric END END',
+                    col, key, CASE type WHEN 'integer' THEN '2147483647.5' WHEN 'bigint' THEN '9223372036854775807.5'
+                                        WHEN 'numeric(10,3)' THEN '9999999.9995' END)
     END
 $$;
 COMMENT ON FUNCTION run_tracker.compat_key(text, text, text) IS
@@ -57,14 +61,16 @@ COMMENT ON FUNCTION run_tracker.compat_key(text, text, text) IS
 CREATE FUNCTION run_tracker.compat_columns(application text, id_types jsonb)
 RETURNS TABLE (relation text, n bigint, name text, type text, reads text, target text, key text, writes text, who text,
                description text)
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql STRICT SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 BEGIN
     RETURN QUERY EXECUTE format($query$
         SELECT c.relation, c.n, c.name, c.type,
-               CASE WHEN c.id IS NOT NULL THEN run_tracker.compat_id(COALESCE(c.reads, 'r.' || c.target), c.type)
-                    ELSE COALESCE(c.reads, run_tracker.compat_key(c.target, c.key, c.type), 'r.' || c.target) END,
+               CASE WHEN c.id = 'user_id' OR c.id IS NOT NULL AND c.type <> 'text'
+                    THEN run_tracker.compat_id(COALESCE(c.reads, 'r.' || c.target), c.type)
+                    ELSE COALESCE(replace(c.reads, '@key@', COALESCE(run_tracker.compat_key(c.target, c.key, c.type), '')),
+                                  run_tracker.compat_key(c.target, c.key, c.type), 'r.' || c.target) END,
                c.target, c.key,
                COALESCE(c.writes, format('new.%%I', c.name) || CASE WHEN c.id IS NOT NULL THEN '::text' ELSE '' END),
                c.who, c.description
@@ -79,7 +85,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION run_tracker.compat_columns(text, jsonb) IS
-'Internal: the columns of the views of an application: expression over r that reads it, column of the table (and key of that, if it is JSON) and expression over new that writes it, and who writes it: key (inserted, never changed), client, status (like client, but as a transition), service, fact (inserted by services), hint (like client, but what the view shows is not only that: not checked for concurrent changes), constant (no column of the view), computed (nobody), special (pieces of code).';
+'Internal: the columns of the views of an application: expression over r that reads it, column of the table (and key of that, if it is JSON) and expression over new that writes it, and who writes it: key (inserted, never changed), client, large (like client; not read again), status (like client, but as a transition), service, fact (inserted by services), hint (like client, but what the view shows is not only that: not checked for concurrent changes), constant (no column of the view), computed (nobody), special (pieces of code).';
 
 CREATE FUNCTION run_tracker.compat_id_types() RETURNS TABLE (id text, type text)
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
@@ -91,13 +97,12 @@ COMMENT ON FUNCTION run_tracker.compat_id_types() IS
 
 CREATE FUNCTION run_tracker.compat_writes(application text, id_types jsonb, relation text, whose text[])
 RETURNS TABLE (target text, inserts text, updates text)
-LANGUAGE sql SET search_path = pg_catalog, pg_temp
+LANGUAGE sql STRICT SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT c.target,
            CASE WHEN min(c.key) IS NULL THEN min(c.writes)
-                ELSE format('CASE WHEN num_nonnulls(%s) > 0 THEN run_tracker.set_keys(NULL, ''{}'', jsonb_build_object(%s)) END',
-                            string_agg(c.writes, ', ' ORDER BY c.n),
-                            string_agg(format('%L, %s', c.key, c.writes), ', ' ORDER BY c.n)) END,
+                ELSE format('(SELECT jsonb_object_agg(k.key, k.value) FROM (VALUES %s) AS k (key, value) WHERE k.value <> ''null'')',
+                            string_agg(format('(%L, to_jsonb(%s))', c.key, c.writes), ', ' ORDER BY c.n)) END,
            CASE WHEN min(c.key) IS NULL THEN
                     min(format('CASE WHEN new.%1$I IS DISTINCT FROM old.%1$I THEN %2$s ELSE r.%3$I END',
                                COALESCE(c.name, ''), c.writes, c.target))
@@ -118,7 +123,7 @@ COMMENT ON FUNCTION run_tracker.compat_writes(text, jsonb, text, text[]) IS
 CREATE FUNCTION run_tracker.compat_relations(application text)
 RETURNS TABLE (relation text, base text, filter text, keys text[], repeatable boolean, before_insert text,
                after_insert text, before_update text, after_update text, description text)
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql STRICT SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     RETURN QUERY EXECUTE format('SELECT * FROM run_tracker.%I()', 'compat_' || application || '_relations');
@@ -127,12 +132,25 @@ $$;
 COMMENT ON FUNCTION run_tracker.compat_relations(text) IS
 'Internal: the writable views of an application: table, condition on its alias r, columns of the view that are the key, whether INSERT of a row that exists returns that instead of failing, and pieces of PL/pgSQL for its trigger.';
 
-CREATE FUNCTION run_tracker.compat_view(application text, id_types jsonb, relation text) RETURNS text
-LANGUAGE sql SET search_path = pg_catalog, pg_temp
+CREATE FUNCTION run_tracker.compat_list(application text, id_types jsonb, relation text) RETURNS text
+LANGUAGE sql STRICT SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT format(E'SELECT %s\nFROM run_tracker.%I r%s',
-                  string_agg(format('CAST(%s AS %s) AS %I', c.reads, c.type, c.name), E',\n       ' ORDER BY c.n),
-                  min(v.base), E'\nWHERE ' || min(v.filter))
+    SELECT string_agg(format('CAST(%s AS %s) AS %I', CASE c.who WHEN 'special' THEN format('s.%I', c.name) ELSE c.reads END,
+                             c.type, c.name), E',\n       ' ORDER BY c.n)
+    FROM run_tracker.compat_columns($1, $2) c
+    WHERE c.relation = $3 AND c.name IS NOT NULL
+$$;
+COMMENT ON FUNCTION run_tracker.compat_list(text, jsonb, text) IS
+'Internal: the columns of a view, as a list of expressions over r, and over s for special ones.';
+
+CREATE FUNCTION run_tracker.compat_view(application text, id_types jsonb, relation text) RETURNS text
+LANGUAGE sql STRICT SET search_path = pg_catalog, pg_temp
+AS $$
+    -- an UPDATE reads a special column twice, as OLD and in its expression: it is not to be computed twice
+    SELECT format(E'SELECT %s\nFROM run_tracker.%I r%s%s', run_tracker.compat_list($1, $2, $3), min(v.base),
+                  E',\n     LATERAL (SELECT ' || string_agg(format('%s AS %I', c.reads, c.name), ', ' ORDER BY c.n)
+                                          FILTER (WHERE c.who = 'special') || ' OFFSET 0) s',
+                  E'\nWHERE ' || min(v.filter))
     FROM run_tracker.compat_relations($1) v
          JOIN run_tracker.compat_columns($1, $2) c ON c.relation = v.relation
     WHERE v.relation = $3 AND c.name IS NOT NULL
@@ -140,7 +158,7 @@ $$;
 COMMENT ON FUNCTION run_tracker.compat_view(text, jsonb, text) IS 'Internal: the query of a view.';
 
 CREATE FUNCTION run_tracker.compat_is_unique(application text, id_types jsonb, relation text) RETURNS boolean
-LANGUAGE sql SET search_path = pg_catalog, pg_temp
+LANGUAGE sql STRICT SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT EXISTS (
         SELECT FROM run_tracker.compat_relations($1) v
@@ -155,7 +173,7 @@ COMMENT ON FUNCTION run_tracker.compat_is_unique(text, jsonb, text) IS
 'Internal: does the table keep the key of a view unique? Ids that clients may give to what belongs to a run are unique there only.';
 
 CREATE FUNCTION run_tracker.compat_trigger(application text, id_types jsonb, relation text) RETURNS text
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql STRICT SET search_path = pg_catalog, pg_temp
 AS $function$
 #variable_conflict use_variable
 DECLARE
@@ -167,13 +185,14 @@ DECLARE
     made_row text;
     fixed text;
     fixed_names text;
+    changed text;
     transition text;
     piece text;
     statements text[] := '{}';
     whose text[];
 BEGIN
     SELECT * INTO STRICT v FROM run_tracker.compat_relations($1) m WHERE m.relation = $3;
-    SELECT string_agg(CASE c.who WHEN 'special' THEN format('new.%1$I AS %1$I', c.name)
+    SELECT string_agg(CASE WHEN c.who IN ('large', 'special') THEN format('new.%1$I AS %1$I', c.name)
                       ELSE format('CAST(%s AS %s) AS %I', c.reads, c.type, c.name) END, E',\n           ' ORDER BY c.n),
            string_agg(format('r.%I AS %I', c.target, c.name), ', ' ORDER BY c.n)
                FILTER (WHERE c.name = ANY (v.keys) OR c.who = 'key' AND c.reads = 'r.' || c.target OR c.who = 'status'),
@@ -183,13 +202,15 @@ BEGIN
                              c.target, c.name), ' AND ' ORDER BY c.n)
                FILTER (WHERE c.name = ANY (v.keys) OR c.who = 'key' AND c.reads = 'r.' || c.target),
            string_agg(format('new.%1$I IS DISTINCT FROM old.%1$I', c.name), ' OR ' ORDER BY c.n) FILTER (WHERE c.who = 'key'),
-           string_agg(format('"%s"', c.name), ', ' ORDER BY c.n) FILTER (WHERE c.who = 'key')
-    INTO row_read, row_key, same_key, same_row, fixed, fixed_names
+           string_agg(format('"%s"', c.name), ', ' ORDER BY c.n) FILTER (WHERE c.who = 'key'),
+           string_agg(format('new.%1$I IS DISTINCT FROM old.%1$I', c.name), E'\n            OR ' ORDER BY c.n)
+               FILTER (WHERE c.who IN ('client', 'large', 'status', 'hint', 'service'))
+    INTO row_read, row_key, same_key, same_row, fixed, fixed_names, changed
     FROM run_tracker.compat_columns($1, $2) c WHERE c.relation = $3 AND c.name IS NOT NULL;
     made_row := replace(same_row, 'old.', 'result.');
 
     -- for services, and for clients: an INSERT and an UPDATE
-    FOREACH whose SLICE 1 IN ARRAY '{{key,client,status,service,fact,hint,constant},{key,client,hint,constant,"","",""}}'::text[] LOOP
+    FOREACH whose SLICE 1 IN ARRAY '{{key,client,large,hint,constant,status,service,fact},{key,client,large,hint,constant,"","",""}}'::text[] LOOP
         SELECT format(E'INSERT INTO run_tracker.%I AS r (%s)\n            SELECT %s%s\n            ON CONFLICT DO NOTHING RETURNING %s INTO result;',
                       v.base, string_agg(quote_ident(w.target), ', '), string_agg(w.inserts, E',\n                '),
                       CASE WHEN NOT run_tracker.compat_is_unique($1, $2, $3) THEN
@@ -198,7 +219,7 @@ BEGIN
         INTO piece FROM run_tracker.compat_writes($1, $2, $3, whose) w;
         statements := statements || piece;
     END LOOP;
-    FOREACH whose SLICE 1 IN ARRAY '{{client,status,hint,service},{client,status,hint,""}}'::text[] LOOP
+    FOREACH whose SLICE 1 IN ARRAY '{{client,large,status,hint,service},{client,large,status,hint,""}}'::text[] LOOP
         SELECT format(E'UPDATE run_tracker.%I AS r SET\n            %s\n        WHERE %s%s\n        RETURNING %s INTO result;', v.base,
                       COALESCE(string_agg(format('%I = %s', w.target, w.updates), E',\n            '),
                                -- nothing can be changed: a key that is what it was
@@ -241,9 +262,15 @@ BEGIN
                 USING ERRCODE = 'object_not_in_prerequisite_state', TABLE = TG_TABLE_NAME, SCHEMA = TG_TABLE_SCHEMA,
                       DETAIL = 'Columns that stay as they are: %s.';
         END IF;%s
-        %s
+        IF %s THEN
+            %s
+        ELSE
+            -- who changes nothing waits for nobody
+            SELECT %s INTO result FROM run_tracker.%I r WHERE %s;
+        END IF;
         IF NOT FOUND THEN
-            IF EXISTS (SELECT FROM run_tracker.%I r WHERE %s) THEN
+            -- rows that one may only read are left alone
+            IF EXISTS (SELECT FROM run_tracker.%I r WHERE %s FOR NO KEY UPDATE) THEN
                 RAISE EXCEPTION 'could not update view "%%" due to concurrent update', TG_TABLE_NAME
                     USING ERRCODE = 'serialization_failure', TABLE = TG_TABLE_NAME, SCHEMA = TG_TABLE_SCHEMA,
                           HINT = 'Repeat the statement.';
@@ -265,10 +292,10 @@ $trigger$,
              WHERE c.relation = $3 AND c.who = 'key' AND c.name <> ALL (v.keys)))
         ELSE 'false' END,
         transition, E'\n' || v.after_insert,
-        fixed, fixed_names, E'\n' || v.before_update,
+        fixed, fixed_names, E'\n' || v.before_update, COALESCE(changed, 'false'),
         CASE WHEN statements[3] = statements[4] THEN statements[3]
              ELSE format(E'IF service THEN\n        %s\n        ELSE\n        %s\n        END IF;', statements[3], statements[4]) END,
-        v.base, same_row, E'\n' || v.after_update, row_read, v.base, made_row);
+        row_key, v.base, same_row, v.base, same_row, E'\n' || v.after_update, row_read, v.base, made_row);
 END
 $function$;
 COMMENT ON FUNCTION run_tracker.compat_trigger(text, jsonb, text) IS
@@ -276,7 +303,7 @@ COMMENT ON FUNCTION run_tracker.compat_trigger(text, jsonb, text) IS
 
 CREATE FUNCTION run_tracker.compat_objects(application text, schema regnamespace)
 RETURNS TABLE (kind text, identity text, name text)
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+LANGUAGE sql STABLE STRICT SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT o.kind, o.identity, o.name
     FROM (SELECT 'view', c.oid::regclass::text, c.relname::text, c.relowner, obj_description(c.oid, 'pg_class')
@@ -293,7 +320,7 @@ COMMENT ON FUNCTION run_tracker.compat_objects(text, regnamespace) IS
 'Internal: what create_compat() has made for an application in a schema; known by the end of the comment.';
 
 CREATE FUNCTION run_tracker.compat_mark(application text) RETURNS text
-LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
+LANGUAGE sql IMMUTABLE STRICT SET search_path = pg_catalog, pg_temp
 AS $$ SELECT format(' (create_compat: %s)', application) $$;
 COMMENT ON FUNCTION run_tracker.compat_mark(text) IS 'Internal: how comments of views and functions of create_compat() end.';
 
@@ -307,8 +334,10 @@ BEGIN
                   HINT = 'Applications are spar, iflow, ai_runs, spark and workflow.';
     ELSIF schema IS NULL OR NOT EXISTS (SELECT FROM pg_namespace n WHERE n.oid = schema) THEN
         RAISE EXCEPTION 'argument "schema" must name a schema' USING ERRCODE = 'invalid_parameter_value';
-    ELSIF schema = 'run_tracker'::regnamespace OR schema = 'information_schema'::regnamespace OR schema::text LIKE 'pg\_%' THEN
-        RAISE EXCEPTION 'schema "%" is not for views of applications', schema
+    ELSIF schema = 'run_tracker'::regnamespace OR schema = 'information_schema'::regnamespace OR schema::text LIKE 'pg\_%'
+          -- the end of a function
+          OR schema::text ~ '[$](body|do)[$]' THEN
+        RAISE EXCEPTION 'schema % is not for views of applications', schema
             USING ERRCODE = 'invalid_parameter_value', HINT = 'Name the schema in which the application looks for its tables.';
     END IF;
 END
@@ -316,12 +345,13 @@ $$;
 COMMENT ON FUNCTION run_tracker.compat_check(text, regnamespace) IS 'Internal: checks the arguments of create_compat().';
 
 CREATE FUNCTION run_tracker.compat_require_free(application text, schema regnamespace, kind text, name text) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql STRICT SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    IF (EXISTS (SELECT FROM pg_proc p WHERE kind = 'function' AND p.pronamespace = schema AND p.proname = name)
-        OR EXISTS (SELECT FROM pg_class c WHERE kind <> 'function' AND c.relnamespace = schema AND c.relname = name))
-       AND NOT EXISTS (SELECT FROM run_tracker.compat_objects(application, schema) o WHERE o.kind = $3 AND o.name = $4) THEN
+    IF EXISTS (SELECT FROM pg_proc p WHERE kind = 'function' AND p.pronamespace = schema AND p.proname = name
+                 AND p.oid::regprocedure::text NOT IN (SELECT o.identity FROM run_tracker.compat_objects(application, schema) o))
+       OR EXISTS (SELECT FROM pg_class c WHERE kind <> 'function' AND c.relnamespace = schema AND c.relname = name
+                    AND c.oid::regclass::text NOT IN (SELECT o.identity FROM run_tracker.compat_objects(application, schema) o)) THEN
         RAISE EXCEPTION '% %.% already exists', CASE kind WHEN 'view' THEN 'relation' ELSE kind END, schema, quote_ident(name)
             USING ERRCODE = CASE kind WHEN 'function' THEN 'duplicate_function' ELSE 'duplicate_table' END,
                   HINT = CASE kind WHEN 'function' THEN 'Rename it, or name another schema.'
@@ -331,6 +361,18 @@ END
 $$;
 COMMENT ON FUNCTION run_tracker.compat_require_free(text, regnamespace, text, text) IS
 'Internal: refuses to replace what create_compat() has not made.';
+
+CREATE FUNCTION run_tracker.compat_grant(view regclass) RETURNS void
+LANGUAGE plpgsql STRICT SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    -- ALTER DEFAULT PRIVILEGES may have granted TRIGGER: that lets a role run code with the rights of whoever writes
+    PERFORM run_tracker.revoke_all(view);
+    -- who may do what is decided by the tables below, where whoever uses the view needs the privileges
+    EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON %s TO PUBLIC', view);
+END
+$$;
+COMMENT ON FUNCTION run_tracker.compat_grant(regclass) IS 'Internal: the privileges on a new view of an application.';
 
 CREATE FUNCTION run_tracker.create_compat(application text, schema regnamespace, id_types jsonb DEFAULT '{}',
     public_rows boolean DEFAULT false) RETURNS text[]
@@ -344,20 +386,37 @@ DECLARE
     view text;
     writer text;
     made text[] := '{}';
+    missing text[] := '{}';
+    is_new boolean;
 BEGIN
     PERFORM run_tracker.require_tables();
     PERFORM run_tracker.compat_check(application, schema);
     types := run_tracker.compat_types(application, id_types);
     PERFORM run_tracker.compat_public_rows(application, public_rows);
-    FOR rel IN SELECT * FROM run_tracker.compat_indexes(application, types) LOOP
-        EXECUTE rel.definition;
+    FOR rel IN SELECT * FROM run_tracker.compat_indexes(application, types) i
+               WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.relnamespace = 'run_tracker'::regnamespace AND c.relname = i.name)
+                 AND NOT EXISTS (SELECT FROM pg_statistic_ext s
+                                 WHERE s.stxnamespace = 'run_tracker'::regnamespace AND s.stxname = i.name) LOOP
+        IF has_schema_privilege('run_tracker', 'CREATE') THEN
+            EXECUTE rel.definition;
+        ELSE
+            missing := missing || rel.name;
+        END IF;
     END LOOP;
+    IF missing <> '{}' THEN
+        RAISE WARNING 'indexes that the views need are missing'
+            USING DETAIL = format('They are %s.', array_to_string(missing, ', ')),
+                  HINT = 'Only the owner of schema run_tracker can create them: have him call create_compat() with these arguments, for any schema.';
+    END IF;
 
-    FOR rel IN SELECT * FROM run_tracker.compat_relations(application) LOOP
+    FOR rel IN SELECT * FROM run_tracker.compat_relations(application) r
+               -- the views of some are written by hand
+               WHERE r.relation NOT IN (SELECT e.name FROM run_tracker.compat_extras(application, schema, types) e) LOOP
         view := format('%s.%I', schema, rel.relation);
         writer := format('%s.%I', schema, rel.relation || '_write');
         PERFORM run_tracker.compat_require_free(application, schema, 'view', rel.relation);
         PERFORM run_tracker.compat_require_free(application, schema, 'function', rel.relation || '_write');
+        is_new := to_regclass(view) IS NULL;
         EXECUTE format(E'CREATE OR REPLACE VIEW %s WITH (security_invoker = true) AS\n%s', view,
                        run_tracker.compat_view(application, types, rel.relation));
         EXECUTE format('COMMENT ON VIEW %s IS %L', view, rel.description || run_tracker.compat_mark(application));
@@ -377,22 +436,35 @@ BEGIN
                                          string_agg(format('%L, %L', c.target, c.name), ', ' ORDER BY c.n))
                         FROM run_tracker.compat_columns(application, types) c
                         WHERE c.relation = rel.relation AND c.name = ANY (rel.keys)));
-        -- who may do what is decided by the tables below, where whoever uses the view needs the privileges
-        EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON %s TO PUBLIC', view);
+        IF is_new THEN
+            PERFORM run_tracker.compat_grant(view);
+        END IF;
         made := made || view;
     END LOOP;
 
     FOR fun IN SELECT * FROM run_tracker.compat_extras(application, schema, types) LOOP
         PERFORM run_tracker.compat_require_free(application, schema, fun.kind, fun.name);
+        is_new := NOT EXISTS (SELECT FROM run_tracker.compat_objects(application, schema) o
+                              WHERE o.kind = fun.kind AND o.name = fun.name);
         EXECUTE fun.definition;
         IF fun.kind = 'function' THEN
             view := (SELECT p.oid::regprocedure::text FROM pg_proc p WHERE p.pronamespace = schema AND p.proname = fun.name);
-            EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO PUBLIC', view);
             EXECUTE format('COMMENT ON FUNCTION %s IS %L', view, fun.description || run_tracker.compat_mark(application));
+            IF is_new THEN
+                EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO PUBLIC', view);
+            END IF;
         ELSE
             view := format('%s.%I', schema, fun.name);
-            EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON %s TO PUBLIC', view);
             EXECUTE format('COMMENT ON VIEW %s IS %L', view, fun.description || run_tracker.compat_mark(application));
+            FOR col IN SELECT DISTINCT ON (a.attnum) a.attname AS name, c.description
+                       FROM pg_attribute a JOIN run_tracker.compat_columns(application, types) c ON c.name = a.attname
+                       WHERE a.attrelid = view::regclass AND a.attnum > 0 AND col_description(a.attrelid, a.attnum) IS NULL
+                       ORDER BY a.attnum, c.n LOOP
+                EXECUTE format('COMMENT ON COLUMN %s.%I IS %L', view, col.name, col.description);
+            END LOOP;
+            IF is_new THEN
+                PERFORM run_tracker.compat_grant(view);
+            END IF;
         END IF;
         made := made || view;
     END LOOP;
@@ -428,97 +500,154 @@ COMMENT ON FUNCTION run_tracker.compat_types(text, jsonb) IS
 
 CREATE FUNCTION run_tracker.compat_extras(application text, schema regnamespace, id_types jsonb)
 RETURNS TABLE (kind text, name text, definition text, description text)
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql STRICT SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+    extra record;
+    id record;
+    rel text;
 BEGIN
-    RETURN QUERY EXECUTE format($query$
-        SELECT m.kind, m.name,
-               replace(replace(replace(m.definition, '@schema@', $1), '@user_id@', $2), '@read_user_id@', $3), m.description
-        FROM run_tracker.%I() m$query$, 'compat_' || application || '_extras')
-    USING schema::text, id_types ->> 'user_id', run_tracker.compat_id('r.user_id', id_types ->> 'user_id');
+    FOR extra IN EXECUTE format('SELECT * FROM run_tracker.%I()', 'compat_' || application || '_extras') LOOP
+        definition := extra.definition;
+        rel := substring(definition FROM '@columns of ([a-z_]+)@');
+        IF rel IS NOT NULL THEN
+            definition := replace(definition, format('@columns of %s@', rel), run_tracker.compat_list(application, id_types, rel));
+        END IF;
+        definition := replace(definition, '@read_user_id@', run_tracker.compat_id('r.user_id', id_types ->> 'user_id'));
+        FOR id IN SELECT * FROM jsonb_each_text(id_types) LOOP
+            definition := replace(definition, '@' || id.key || '@', id.value);
+        END LOOP;
+        definition := replace(replace(definition, '@schema_text@', quote_literal(schema)), '@schema@', schema::text);
+        kind := extra.kind;
+        name := extra.name;
+        description := extra.description;
+        RETURN NEXT;
+    END LOOP;
 END
 $$;
 COMMENT ON FUNCTION run_tracker.compat_extras(text, regnamespace, jsonb) IS
-'Internal: functions, and views that need no trigger, of an application.';
+'Internal: functions, and views that need no trigger, of an application. In their definitions @schema@, the names of types of ids (@user_id@) and "@columns of" a view, over its table r, are replaced.';
 
 CREATE FUNCTION run_tracker.compat_indexes(application text, id_types jsonb)
-RETURNS TABLE (name text, definition text, applications text[])
-LANGUAGE sql SET search_path = pg_catalog, pg_temp
+RETURNS TABLE (kind text, name text, definition text, applications text[])
+LANGUAGE sql STRICT SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT i.name, format('CREATE INDEX IF NOT EXISTS %I ON run_tracker.', i.name) || i.definition, i.applications
+    SELECT 'INDEX', i.name, format('CREATE INDEX IF NOT EXISTS %I ON run_tracker.', i.name) || i.definition, i.applications
     FROM (VALUES
-        ('runs_user_uuid_idx', 'runs ((' || run_tracker.compat_id('user_id', 'uuid') || '), created_at DESC, run_id DESC)',
-         '{spar,iflow,ai_runs,spark,workflow}'::text[], 'uuid'),
         -- a change of status makes an entry here: that is the price of finding what is stuck by the words of an application
         ('runs_open_created_at_idx', 'runs (created_at) WHERE status IN (''pending'', ''processing'', ''analyzing'',
           ''documentation_ready'', ''generating'', ''running'', ''queued'', ''building'')',
-         '{spar,iflow,spark,workflow}', NULL),
-        ('tasks_user_uuid_idx', 'tasks ((' || run_tracker.compat_id('user_id', 'uuid') || '), created_at DESC)', '{ai_runs}', 'uuid'),
-        ('sessions_user_uuid_idx', 'sessions ((' || run_tracker.compat_id('user_id', 'uuid') || '), created_at DESC)', '{spark}', 'uuid'),
-        ('usage_records_user_uuid_idx', 'usage_records ((' || run_tracker.compat_id('user_id', 'uuid') || '), used_at DESC)',
-         '{spark}', 'uuid'),
-        ('usage_records_session_id_idx', 'usage_records (session_id, used_at DESC) WHERE session_id IS NOT NULL', '{spark}', NULL),
-        ('artifacts_session_id_idx', 'artifacts (session_id, created_at DESC) WHERE session_id IS NOT NULL', '{spark}', NULL),
+         '{spar,iflow,spark,workflow}'::text[]),
+        ('runs_workflow_status_idx', 'runs (workflow_id, status, created_at DESC) WHERE workflow_id IS NOT NULL', '{workflow}'),
+        ('runs_visual_idx', 'runs (user_id, created_at DESC, run_id DESC)
+          WHERE COALESCE(settings ->> ''visual_streaming_enabled'' = ''true'', false)', '{workflow}'),
         ('runs_build_session_idx', 'runs ((' || run_tracker.compat_id('session_id', 'uuid')
-          || '), created_at DESC) WHERE lifecycle = ''build''', '{spark}', NULL),
-        ('runs_build_queue_idx', 'runs (priority DESC, created_at) WHERE lifecycle = ''build'' AND status = ''queued''', '{spark}', NULL),
-        ('artifacts_artifact_id_idx', 'artifacts (artifact_id)', '{iflow,spark}', NULL),
-        ('retrievals_retrieval_id_idx', 'retrievals (retrieval_id)', '{iflow}', NULL),
-        ('logs_log_id_idx', 'logs (log_id)', '{iflow}', NULL)) AS i (name, definition, applications, user_type)
-    WHERE $1 = ANY (i.applications) AND (i.user_type IS NULL OR i.user_type = $2 ->> 'user_id')
+          || '), created_at DESC) WHERE lifecycle = ''build''', '{spark}'),
+        ('runs_build_queue_idx', 'runs (priority DESC, created_at) WHERE lifecycle = ''build'' AND status = ''queued''', '{spark}'),
+        ('usage_records_session_id_idx', 'usage_records (session_id, used_at DESC) WHERE session_id IS NOT NULL', '{spark}'),
+        ('artifacts_session_id_idx', 'artifacts (session_id, created_at DESC) WHERE session_id IS NOT NULL', '{spark}'),
+        ('artifacts_artifact_id_idx', 'artifacts (artifact_id)', '{iflow,spark}'),
+        ('retrievals_retrieval_id_idx', 'retrievals (retrieval_id)', '{iflow}'),
+        ('logs_log_id_idx', 'logs (log_id)', '{iflow}')) AS i (name, definition, applications)
+    WHERE $1 = ANY (i.applications)
+    UNION ALL
+    -- ids of a type that the application has chosen
+    SELECT k.kind, k.name,
+           CASE k.kind
+               WHEN 'INDEX' THEN format('CREATE INDEX IF NOT EXISTS %I ON run_tracker.%s ((%s), %s) WHERE (%3$s) IS NOT NULL', k.name,
+                                        i.tab, run_tracker.compat_id(i.col, t.type), i.more)
+               -- that the id follows from what the policy compares: else a page of a user's is thought to be all that there is
+               ELSE format('CREATE STATISTICS IF NOT EXISTS run_tracker.%I (dependencies) ON %s, (%s) FROM run_tracker.%s', k.name,
+                           i.col, run_tracker.compat_id(i.col, t.type), i.tab) END,
+           i.applications
+    FROM (VALUES
+        ('runs_user', 'runs', 'user_id', 'created_at DESC, run_id DESC', 'user_id', '{spar,iflow,ai_runs,spark,workflow}'::text[]),
+        ('sessions_user', 'sessions', 'user_id', 'created_at DESC', 'user_id', '{spark}'),
+        ('usage_records_user', 'usage_records', 'user_id', 'used_at DESC', 'user_id', '{spark}'),
+        ('runs_subject', 'runs', 'subject_id', 'created_at DESC', 'journal_entry_id', '{spar}'),
+        ('runs_workflow', 'runs', 'workflow_id', 'status, created_at DESC', 'workflow_id', '{workflow}'),
+        ('runs_session', 'runs', 'session_id', 'created_at DESC', 'session_id', '{workflow}'),
+        ('tasks_user', 'tasks', 'user_id', 'created_at DESC', 'user_id', '{ai_runs}'))
+            AS i (name, tab, col, more, id, applications),
+         unnest('{uuid,text,bigint,integer}'::text[]) AS t (type),
+         LATERAL (VALUES ('INDEX', format('%s_%s_idx', i.name, t.type)), ('STATISTICS', format('%s_%s_stat', i.name, t.type))) AS k (kind, name)
+    WHERE $1 = ANY (i.applications) AND t.type = COALESCE($2 ->> i.id, t.type) AND (i.id = 'user_id' OR t.type <> 'text' AND k.kind = 'INDEX')
 $$;
 COMMENT ON FUNCTION run_tracker.compat_indexes(text, jsonb) IS
-'Internal: the indexes that only views of applications need, and which of them do.';
+'Internal: the indexes, and statistics, that only views of applications need, and which of them do; for ids of all types if id_types is empty.';
 
 CREATE FUNCTION run_tracker.compat_public_rows(application text, visible boolean) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET client_min_messages = warning
+LANGUAGE plpgsql STRICT SET search_path = pg_catalog, pg_temp SET client_min_messages = warning
 AS $$
+DECLARE
+    tab regclass;
 BEGIN
     IF visible AND application <> 'workflow' THEN
         RAISE EXCEPTION 'argument "public_rows" is for application "workflow" only' USING ERRCODE = 'invalid_parameter_value';
-    ELSIF application = 'workflow' AND visible IS DISTINCT FROM run_tracker.has_policy('run_tracker.runs', 'public_rows') THEN
-        DROP POLICY IF EXISTS public_rows ON run_tracker.runs;
-        IF visible THEN
-            CREATE POLICY public_rows ON run_tracker.runs FOR SELECT USING (user_id = '' AND lifecycle = 'workflow');
-            COMMENT ON POLICY public_rows ON run_tracker.runs IS
-            'Whoever may read runs sees workflow executions without a user: create_compat() was told so.';
-        END IF;
+    ELSIF application <> 'workflow' THEN
+        RETURN;
     END IF;
+    -- what is under way is looked up in open_runs
+    FOREACH tab IN ARRAY '{run_tracker.runs,run_tracker.open_runs}'::regclass[] LOOP
+        IF visible AND NOT run_tracker.has_policy(tab, 'public_rows') THEN
+            EXECUTE format('CREATE POLICY public_rows ON %s FOR SELECT USING (user_id = '''' AND lifecycle = ''workflow'')', tab);
+            EXECUTE format('COMMENT ON POLICY public_rows ON %s IS %L', tab,
+                           'Whoever may read runs sees workflow executions without a user: create_compat() was told so.');
+        ELSIF visible IS NOT TRUE AND run_tracker.has_policy(tab, 'public_rows') THEN
+            EXECUTE format('DROP POLICY public_rows ON %s', tab);
+        END IF;
+    END LOOP;
 END
 $$;
 COMMENT ON FUNCTION run_tracker.compat_public_rows(text, boolean) IS
-'Internal: makes or drops the policy behind public_rows of create_compat().';
+'Internal: makes or drops the policies behind public_rows of create_compat().';
 
 CREATE FUNCTION run_tracker.drop_compat(application text, schema regnamespace) RETURNS text[]
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET client_min_messages = warning
 AS $$
 DECLARE
+    readers text[];
     views text[];
-    functions text[];
-    index text;
+    writers text[];
+    remaining text[];
+    index record;
 BEGIN
     PERFORM run_tracker.compat_check(application, schema);
-    SELECT array_agg(o.identity ORDER BY o.identity) FILTER (WHERE o.kind = 'view'),
-           array_agg(o.identity ORDER BY o.identity) FILTER (WHERE o.kind = 'function')
-    INTO views, functions FROM run_tracker.compat_objects(application, schema) o;
+    -- functions that return rows of the views go before them, triggers after them
+    SELECT array_agg(o.identity ORDER BY o.identity) FILTER (WHERE p.prorettype <> 'trigger'::regtype),
+           array_agg(o.identity ORDER BY o.identity) FILTER (WHERE o.kind = 'view'),
+           array_agg(o.identity ORDER BY o.identity) FILTER (WHERE p.prorettype = 'trigger'::regtype)
+    INTO readers, views, writers
+    FROM run_tracker.compat_objects(application, schema) o
+         LEFT JOIN pg_proc p ON p.oid = CASE WHEN o.kind = 'function' THEN to_regprocedure(o.identity) END;
+    IF readers IS NOT NULL THEN
+        EXECUTE format('DROP FUNCTION %s', array_to_string(readers, ', '));
+    END IF;
     IF views IS NOT NULL THEN
         EXECUTE format('DROP VIEW %s', array_to_string(views, ', '));
     END IF;
-    IF functions IS NOT NULL THEN
-        EXECUTE format('DROP FUNCTION %s', array_to_string(functions, ', '));
+    IF writers IS NOT NULL THEN
+        EXECUTE format('DROP FUNCTION %s', array_to_string(writers, ', '));
     END IF;
 
     -- what only these views needed
+    SELECT COALESCE(array_agg(a), '{}') INTO remaining
+    FROM unnest('{spar,iflow,ai_runs,spark,workflow}'::text[]) a
+    WHERE EXISTS (SELECT FROM pg_namespace n, run_tracker.compat_objects(a, n.oid)
+                  WHERE n.nspname !~ '^(pg_|(information_schema|run_tracker)$)');
     FOR index IN
-        SELECT i.name FROM run_tracker.compat_indexes(application, '{"user_id": "uuid"}') i
-        WHERE NOT EXISTS (SELECT FROM unnest(i.applications) a, pg_namespace n, run_tracker.compat_objects(a, n.oid))
+        SELECT i.kind, i.name FROM run_tracker.compat_indexes(application, '{}') i
+        WHERE NOT i.applications && remaining
+          -- what a superuser has made for the owner of the tables
+          AND NOT EXISTS (SELECT FROM pg_statistic_ext s WHERE s.stxnamespace = 'run_tracker'::regnamespace
+                            AND s.stxname = i.name AND NOT pg_has_role(s.stxowner, 'USAGE'))
     LOOP
-        EXECUTE format('DROP INDEX IF EXISTS run_tracker.%I', index);
+        EXECUTE format('DROP %s IF EXISTS run_tracker.%I', index.kind, index.name);
     END LOOP;
-    IF NOT EXISTS (SELECT FROM pg_namespace n, run_tracker.compat_objects(application, n.oid)) THEN
+    IF application <> ALL (remaining) THEN
         PERFORM run_tracker.compat_public_rows(application, false);
     END IF;
-    RETURN views || functions;
+    RETURN readers || views || writers;
 END
 $$;
 COMMENT ON FUNCTION run_tracker.drop_compat(text, regnamespace) IS

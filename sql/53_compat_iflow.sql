@@ -46,9 +46,9 @@ AS $$
         ('source_file_name', 'text', NULL, 'inputs.source_file_name', NULL, 'client', 'Name of the source document.'),
         ('source_file_size', 'bigint', NULL, 'inputs.source_file_size', NULL, 'client', 'Its size in bytes.'),
         ('source_file_url', 'text', NULL, 'inputs.source_file_url', NULL, 'client', 'Where it is.'),
-        ('generated_documentation', 'text', NULL, 'plan.generated_documentation', NULL, 'client',
+        ('generated_documentation', 'text', NULL, 'plan.generated_documentation', NULL, 'large',
          'Documentation of the source, which the flow is generated from.'),
-        ('documentation_html', 'text', NULL, 'plan.documentation_html', NULL, 'client', 'The same as HTML.'),
+        ('documentation_html', 'text', NULL, 'plan.documentation_html', NULL, 'large', 'The same as HTML.'),
         ('iflow_name', 'text', NULL, 'name', NULL, 'client', 'Name of the flow.'),
         ('iflow_description', 'text', NULL, 'settings.iflow_description', NULL, 'client', 'What the flow does.'),
         ('generation_method', 'text', NULL, 'settings.generation_method', NULL, 'client', 'template, rag or hybrid.'),
@@ -68,7 +68,7 @@ AS $$
         ('started_at', 'timestamptz', NULL, 'started_at', NULL, 'fact', 'When work on it began; filled in.'),
         ('completed_at', 'timestamptz', NULL, 'finished_at', NULL, 'fact', 'When it was completed or failed; filled in.'),
         -- a job may wait for ever with its documentation ready: longer than the type can say
-        ('duration_seconds', 'numeric(10,3)', 'LEAST(r.duration_ms / 1000.0, 9999999.999)', 'duration_ms',
+        ('duration_seconds', 'numeric(10,3)', 'CASE WHEN r.duration_ms < 10000000000 THEN r.duration_ms / 1000.0 WHEN r.duration_ms > 0 THEN 9999999.999 END', 'duration_ms',
          'round(new.duration_seconds * 1000)::bigint', 'fact', 'Seconds from started_at (else created_at) to completed_at; computed.'),
         ('error_message', 'text', NULL, 'error', NULL, 'client', 'Why the job failed. Cleared by a retry.'),
         ('error_stack', 'text', NULL, 'error_detail', NULL, 'client', 'Where in the code. Cleared by a retry.'),
@@ -126,26 +126,32 @@ CREATE FUNCTION run_tracker.compat_iflow_extras()
 RETURNS TABLE (kind text, name text, definition text, description text)
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
 AS $extras$
-    -- counts are subqueries, of one job each: a page of a long history costs as much as its rows
+    -- Counts are subqueries, of one job each: a page of a long history costs as much as its rows.  For the same reason
+    -- recent jobs are sorted before anything is made of them.
     SELECT 'view', v.name, format($f$
 CREATE OR REPLACE VIEW @schema@.%1$s WITH (security_invoker = true) AS
 SELECT %2$s,
-       (SELECT count(*) FROM run_tracker.artifacts a WHERE a.run_id = j.job_id AND a.kind = 'component') AS component_count,
-       (SELECT COALESCE(sum(t.retrieval_count), 0)::bigint FROM run_tracker.run_totals t WHERE t.run_id = j.job_id) AS retrieval_count,
-       (SELECT COALESCE(sum(t.error_count), 0)::bigint FROM run_tracker.run_totals t WHERE t.run_id = j.job_id) AS error_count
-FROM @schema@.iflow_jobs j%3$s;
+       (SELECT count(*) FROM run_tracker.artifacts a WHERE a.run_id = r.%3$s AND a.kind = 'component') AS component_count,
+       (SELECT COALESCE(sum(t.retrieval_count), 0)::bigint FROM run_tracker.run_totals t WHERE t.run_id = r.%3$s) AS retrieval_count,
+       (SELECT COALESCE(sum(t.error_count), 0)::bigint FROM run_tracker.run_totals t WHERE t.run_id = r.%3$s) AS error_count
+FROM %4$s r;
 COMMENT ON COLUMN @schema@.%1$s.component_count IS 'Number of rows in iflow_components.';
 COMMENT ON COLUMN @schema@.%1$s.retrieval_count IS 'Number of rows in rag_retrievals.';
 COMMENT ON COLUMN @schema@.%1$s.error_count IS 'Number of rows in iflow_generation_logs of level ERROR or CRITICAL.'$f$,
-                             v.name, v.columns, v.rest), v.description
+                             v.name, v.columns, v.key, v.source), v.description
     FROM (VALUES
         ('iflow_jobs_summary',
-         'j.job_id, j.user_id, j.status, j.progress, j.current_step, j.platform, j.iflow_name, j.generation_method, '
-         || E'j.created_at,\n       j.completed_at, j.duration_seconds', '',
+         'r.job_id, r.user_id, r.status, r.progress, r.current_step, r.platform, r.iflow_name, r.generation_method, '
+         || E'r.created_at,\n       r.completed_at, r.duration_seconds', 'job_id', '@schema@.iflow_jobs',
          'Jobs, without their documents, and how many components, retrievals and errors each has.'),
-        ('recent_jobs_with_details', 'j.*', E'\nWHERE j.created_at > now() - interval ''7 days''\nORDER BY j.created_at DESC',
+        ('recent_jobs_with_details', '@columns of iflow_jobs@', 'run_id',
+         $f$(SELECT j.run_id, j.user_id, j.status, j.phase, j.progress, j.current_step, j.kind, j.settings, j.inputs, j.plan, j.name,
+             j.result, j.metrics, j.created_at, j.started_at, j.finished_at, j.duration_ms, j.error, j.error_detail, j.metadata
+      FROM run_tracker.runs j
+      WHERE j.lifecycle = 'iflow' AND j.created_at > now() - interval '7 days'
+      ORDER BY j.created_at DESC)$f$,
          'Jobs of the last 7 days, newest first, and how many components, retrievals and errors each has.'))
-        AS v (name, columns, rest, description)
+        AS v (name, columns, key, source, description)
     UNION ALL
     VALUES
     ('function', 'iflow_job_list', $f$
@@ -157,7 +163,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $body$
           FROM @schema@.iflow_jobs j
           WHERE ($1 IS NULL OR j.status = $1) AND ($2 IS NULL OR j.platform = $2) AND ($5 IS NULL OR j.user_id = $5)
           ORDER BY j.created_at DESC, j.job_id DESC
-          LIMIT $4 OFFSET (GREATEST($3, 1) - 1)::bigint * $4) p
+          LIMIT GREATEST($4, 0) OFFSET (GREATEST($3, 1) - 1)::bigint * GREATEST($4, 0)) p
 $body$$f$,
      'A page of jobs, newest first, as {"success", "jobs": [{"job_id", "status", "progress", "platform", "iflow_name", "created_at", "completed_at"}]}; of one status, platform and user, if given.'),
     ('function', 'iflow_job_details', $f$

@@ -41,6 +41,8 @@ $piece$        IF new.run_id IS NULL AND new.session_id IS NULL THEN
 $piece$        UPDATE run_tracker.sessions s SET metadata = s.metadata WHERE s.session_id = old.session_id;$piece$ END,
            NULL, v.description
     FROM (VALUES
+        -- for import_table(): the view is among the extras
+        ('spark_user_profiles', 'accounts', NULL, '{user_id}'::text[], false, NULL, NULL),
         ('spark_sessions', 'sessions', 'r.closed_at IS NULL', '{session_id}'::text[], false, NULL,
          'Sessions that are not closed. INSERT opens one if the user may have one more (RT004); any UPDATE keeps it active, which it is for run_tracker.session_timeout; DELETE removes it with its deltas.'),
         ('spark_token_usage', 'usage_records', 'r.source <> ''request''', '{id}', false,
@@ -71,6 +73,15 @@ CREATE FUNCTION run_tracker.compat_spark_columns()
 RETURNS TABLE (relation text, name text, type text, reads text, target text, writes text, who text, description text)
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
 AS $$
+    SELECT 'spark_user_profiles', c.* FROM (VALUES
+        ('user_id', '@user_id', NULL, 'user_id', NULL, 'key', NULL),
+        ('tier', 'text', NULL, 'tier', 'COALESCE(new.tier, ''free'')', 'fact', NULL),
+        ('permissions', 'text[]', NULL, 'permissions', NULL, 'fact', NULL),
+        ('quotas', 'jsonb', NULL, 'quotas', NULL, 'fact', NULL),
+        ('created_at', 'timestamptz', NULL, 'created_at', NULL, 'fact', NULL),
+        ('updated_at', 'timestamptz', NULL, 'updated_at', NULL, 'fact', NULL))
+        AS c (name, type, reads, target, writes, who, description)
+    UNION ALL
     SELECT 'spark_sessions', c.* FROM (VALUES
         ('session_id', 'uuid', NULL, 'session_id', NULL, 'key', 'Id; made up if not given.'),
         ('user_id', '@user_id', NULL, 'user_id', NULL, 'key', 'Owner.'),
@@ -104,7 +115,7 @@ AS $$
         ('user_id', '@user_id', NULL, 'user_id', NULL, 'key', 'Owner of the session.'),
         ('version', 'bigint', NULL, 'version', NULL, 'key', 'Version of the state with this delta: 1, 2, 3, ...; the next one unless given.'),
         ('delta', 'jsonb', NULL, 'delta', NULL, 'key', 'The change, a JSON object.'),
-        ('created_at', 'timestamptz', NULL, 'created_at', NULL, 'computed', 'When it was appended; filled in.'))
+        ('created_at', 'timestamptz', NULL, 'created_at', NULL, 'fact', 'When it was appended; filled in.'))
         AS c (name, type, reads, target, writes, who, description)
     UNION ALL
     SELECT v.relation, c.name, c.type, c.reads, c.target, COALESCE(c.writes, CASE WHEN c.name IS NULL THEN quote_literal(v.kind) END),
@@ -168,9 +179,9 @@ BEGIN
             USING ERRCODE = 'invalid_parameter_value', DETAIL = 'The key is "user_id".',
                   HINT = 'In application "spark", user_id is uuid or text.';
     END IF;
-    EXECUTE format('CREATE OR REPLACE VIEW @schema@.spark_user_profiles WITH (security_invoker = true) AS
+    EXECUTE format('CREATE OR REPLACE VIEW %s.spark_user_profiles WITH (security_invoker = true) AS
         SELECT r.%I AS user_id, r.tier, r.permissions, r.quotas, r.created_at, r.updated_at FROM run_tracker.accounts r
-        WHERE r.%1$I IS NOT NULL', user_column);
+        WHERE r.%2$I IS NOT NULL', @schema_text@, user_column);
 END
 $do$;
 COMMENT ON COLUMN @schema@.spark_user_profiles.user_id IS 'User.';

@@ -39,6 +39,7 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
+#include "calls.h"
 #include "conflicts.h"
 #include "views.h"
 
@@ -261,7 +262,9 @@ raise_duplicate(const Conflict *c)
 	ereport(ERROR, (errcode(ERRCODE_UNIQUE_VIOLATION),
 					errmsg("duplicate key value violates unique constraint \"%s_pkey\"",
 						   RelationGetRelationName(c->rel)),
-					errdetail("Key (%s)=(%s) already exists.", c->key_columns, values.data),
+					c->condition ?
+						errdetail("Key (%s)=(%s) already exists.", c->key_columns, values.data) :
+						0,
 					err_generic_string(PG_DIAG_SCHEMA_NAME,
 									   get_namespace_name(RelationGetNamespace(c->rel))),
 					err_generic_string(PG_DIAG_TABLE_NAME, RelationGetRelationName(c->rel))));
@@ -415,13 +418,19 @@ resolve(const Conflict *c, InsertFrame *frame, HeapTupleHeader proposed, bool re
 Datum
 run_tracker_resolve_conflict(PG_FUNCTION_ARGS)
 {
-	Oid relid = PG_GETARG_OID(0);
-	HeapTupleHeader proposed = PG_GETARG_HEAPTUPLEHEADER(1);
-	InsertFrame *frame = find_frame(relid);
 	Conflict conflict = {0};
+	HeapTupleHeader proposed;
+	InsertFrame *frame;
+	bool repeatable;
 	Datum result;
 
-	conflict.rel = relation_open(relid, AccessShareLock);
+	rt_call_require(fcinfo, 0, "view");
+	rt_call_require(fcinfo, 1, "new");
+	proposed = PG_GETARG_HEAPTUPLEHEADER(1);
+	repeatable = !PG_ARGISNULL(2) && PG_GETARG_BOOL(2);
+	frame = find_frame(PG_GETARG_OID(0));
+
+	conflict.rel = relation_open(PG_GETARG_OID(0), AccessShareLock);
 	if (!describe_conflict(&conflict, proposed))
 		raise_duplicate(&conflict);
 	/* expressions of one user's must not be evaluated with the rights of another */
@@ -437,7 +446,7 @@ run_tracker_resolve_conflict(PG_FUNCTION_ARGS)
 		PG_TRY();
 		{
 			frame->resolving = true;
-			result = resolve(&conflict, frame, proposed, PG_GETARG_BOOL(2));
+			result = resolve(&conflict, frame, proposed, repeatable);
 		}
 		PG_FINALLY();
 		{
@@ -446,7 +455,7 @@ run_tracker_resolve_conflict(PG_FUNCTION_ARGS)
 		PG_END_TRY();
 	}
 	else
-		result = resolve(&conflict, NULL, proposed, PG_GETARG_BOOL(2));
+		result = resolve(&conflict, NULL, proposed, repeatable);
 	relation_close(conflict.rel, NoLock);
 	if (result == (Datum) 0)
 		PG_RETURN_NULL();

@@ -105,7 +105,7 @@ typedef struct Elements
 
 /* Find the elements of an argument; 22023 unless it is an array. */
 static Elements
-elements_of(FunctionCallInfo fcinfo, int arg, const char *name)
+elements_of(FunctionCallInfo fcinfo, int arg)
 {
 	Jsonb *array = PG_GETARG_JSONB_P(arg);
 	Elements result = {0, NULL};
@@ -113,7 +113,7 @@ elements_of(FunctionCallInfo fcinfo, int arg, const char *name)
 
 	if (!JB_ROOT_IS_ARRAY(array) || JB_ROOT_IS_SCALAR(array))
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-						errmsg("argument \"%s\" must be a JSON array", name),
+						errmsg("conversation must be a JSON array"),
 						errdetail("It is a JSON %s.",
 								  TextDatumGetCString(
 									  DirectFunctionCall1(jsonb_typeof, JsonbPGetDatum(array)))),
@@ -374,8 +374,8 @@ run_tracker_write_messages(PG_FUNCTION_ARGS)
 	rt_call_require(fcinfo, 0, "run_id");
 	rt_call_require(fcinfo, 1, "old");
 	rt_call_require(fcinfo, 2, "new");
-	old = elements_of(fcinfo, 1, "old");
-	new = elements_of(fcinfo, 2, "new");
+	old = elements_of(fcinfo, 1);
+	new = elements_of(fcinfo, 2);
 	rt_run_require(PG_GETARG_DATUM(0));
 	edit = plan_edit(&old, &new);
 	SPI_connect();

@@ -304,6 +304,7 @@ run_tracker_session_deltas_before(PG_FUNCTION_ARGS)
 		rt_trigger_check(fcinfo, RT_session_deltas, RT_BEFORE_ROW, "session_deltas_before");
 	TriggerData *trigdata = (TriggerData *) fcinfo->context;
 	AttrNumber delta = RT_ATT(t, session_deltas, delta);
+	AttrNumber created_at = RT_ATT(t, session_deltas, created_at);
 	Target target;
 	RtRow row;
 
@@ -322,13 +323,13 @@ run_tracker_session_deltas_before(PG_FUNCTION_ARGS)
 	begin_append(&target, &row);
 	check_version(&row, &target);
 	count_delta(&target, row.rel, DatumGetJsonbP(rt_row_get(&row, delta)));
-	rt_session_advance(&target.probe, target.version + 1, target.snapshot_after);
+	rt_row_default(&row, created_at, TimestampTzGetDatum(GetCurrentTimestamp()));
+	rt_session_advance(&target.probe, target.version + 1, target.snapshot_after,
+					   DatumGetTimestampTz(rt_row_get(&row, created_at)));
 	end_append(&target);
 
 	rt_row_set(&row, RT_ATT(t, session_deltas, version), Int64GetDatum(target.version + 1));
 	rt_row_set(&row, RT_ATT(t, session_deltas, user_id), target.user_id);
-	rt_row_default(&row, RT_ATT(t, session_deltas, created_at),
-				   TimestampTzGetDatum(GetCurrentTimestamp()));
 	return rt_row_end(&row);
 }
 

@@ -45,6 +45,7 @@ PG_FUNCTION_INFO_V1(run_tracker_close_session);
 
 /* The session that the tracker itself is giving a new version, or NULL. */
 static const pg_uuid_t *appending = NULL;
+static TimestampTz appended_at;
 
 /* P0002: no such session, or not the caller's; the error is the same. */
 void
@@ -362,12 +363,17 @@ change_row(RtRow *row)
 	AttrNumber updated_at = RT_ATT(t, sessions, updated_at);
 	AttrNumber closed_at = RT_ATT(t, sessions, closed_at);
 	int ncomputed = lengthof(computed);
+	bool fact = false;
+	TimestampTz touched_at = DatumGetTimestampTz(row->old_values[updated_at - 1]);
 	TimestampTz now;
 
 	rt_row_check_same(row, session_id);
 	rt_row_check_same(row, RT_ATT(t, sessions, user_id));
 	if (appending && memcmp(appending, DatumGetUUIDP(rt_row_get(row, session_id)), UUID_LEN) == 0)
+	{
 		ncomputed -= 2;
+		fact = appended_at <= Max(touched_at, GetCurrentTimestamp() - timeout_us());
+	}
 	for (int i = 0; i < ncomputed; i++)
 		rt_row_keep(row, computed[i]);
 
@@ -382,8 +388,10 @@ change_row(RtRow *row)
 		rt_row_keep(row, closed_at);
 		return;
 	}
-	if (rt_row_isnull(row, closed_at))
-		now = activate(row, DatumGetTimestampTz(rt_row_get(row, updated_at)), NULL);
+	if (fact)
+		now = Max(touched_at, appended_at);
+	else if (rt_row_isnull(row, closed_at))
+		now = activate(row, touched_at, NULL);
 	else
 	{
 		now = GetCurrentTimestamp();
@@ -445,13 +453,15 @@ run_tracker_sessions_after(PG_FUNCTION_ARGS)
 
 /*
  * Give a session, whose row was found by the probe and is locked, its next version, which
- * touches it.  snapshot_after is what remains until the next snapshot of its state.
+ * touches it at a moment: what was appended when the session was active makes it no more so.
+ * snapshot_after is what remains until the next snapshot of its state.
  */
 void
-rt_session_advance(RtProbe *probe, int64 version, int64 snapshot_after)
+rt_session_advance(RtProbe *probe, int64 version, int64 snapshot_after, TimestampTz moment)
 {
 	/* a trigger of the owner's may append elsewhere meanwhile */
 	const pg_uuid_t *outer = appending;
+	TimestampTz outer_at = appended_at;
 	pg_uuid_t session_id;
 	RtWriter writer;
 	bool isnull;
@@ -464,6 +474,7 @@ rt_session_advance(RtProbe *probe, int64 version, int64 snapshot_after)
 	session_id = *DatumGetUUIDP(
 		slot_getattr(probe->slot, RT_ATT(writer.table, sessions, session_id), &isnull));
 	appending = &session_id;
+	appended_at = moment;
 	PG_TRY();
 	{
 		rt_writer_update(&writer, probe->slot);
@@ -471,6 +482,7 @@ rt_session_advance(RtProbe *probe, int64 version, int64 snapshot_after)
 	PG_FINALLY();
 	{
 		appending = outer;
+		appended_at = outer_at;
 	}
 	PG_END_TRY();
 	rt_writer_close(&writer);

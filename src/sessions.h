@@ -15,6 +15,7 @@
 
 extern void rt_session_not_found(Datum session_id);
 extern void rt_session_refuse_closed(Datum session_id);
-extern void rt_session_advance(RtProbe *probe, int64 version, int64 snapshot_after);
+extern void rt_session_advance(RtProbe *probe, int64 version, int64 snapshot_after,
+							   TimestampTz moment);
 
 #endif /* RT_SESSIONS_H */

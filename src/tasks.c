@@ -277,7 +277,14 @@ task_contribution(RtDelta *delta, TupleTableSlot *row, const RtTable *t, int sig
 		return;
 	}
 	if (phase == RT_SUCCEEDED)
+	{
+		TimestampTz finished_at =
+			DatumGetTimestampTz(slot_getattr(row, RT_ATT(t, tasks, finished_at), &isnull));
+
 		rt_delta_count(delta, RT_COUNT_TASKS, sign);
+		if (sign > 0 && !isnull && finished_at > delta->last_message_at)
+			delta->last_message_at = finished_at;
+	}
 	else if (phase != RT_CANCELLED)
 		rt_delta_count(delta, RT_COUNT_FAILED_TASKS, sign);
 
@@ -412,8 +419,8 @@ run_tracker_tasks_after(PG_FUNCTION_ARGS)
 		if (trigdata->tg_oldtable || deltas[i]->counts[RT_COUNT_OPEN_TASKS] > 0)
 			rt_note_run(&deltas[i]->run_id);
 		/* a response is a message, too, for whoever sorts conversations by their last one */
-		if (deltas[i]->counts[RT_COUNT_TASKS] > 0 && trigdata->tg_newtable)
-			deltas[i]->last_message_at = GetCurrentTimestamp();
+		if (deltas[i]->counts[RT_COUNT_TASKS] <= 0 || !trigdata->tg_newtable)
+			deltas[i]->last_message_at = DT_NOBEGIN;
 	}
 
 	rt_totals_apply(deltas, n);

@@ -10,12 +10,13 @@
  * view asks for it.
  *
  * Locking protocol: PostgreSQL reads a view with triggers under the snapshot of the
- * statement, and never looks again when somebody else has changed the row meanwhile.  The
- * planner hook adds what FOR NO KEY UPDATE would: rows of the table are locked before the
- * trigger sees them, and the conditions of the statement are checked against what they have
- * become.  Only where all conditions can be pushed down to the table, so that no row is
- * locked that does not meet them: not if other tables, sub-selects or volatile functions
- * take part.
+ * statement, and never looks again when somebody else has changed the row meanwhile.  For an
+ * UPDATE or DELETE of one row the planner hook adds what FOR NO KEY UPDATE or FOR UPDATE
+ * would: the row of the table is locked before the trigger sees it, and the conditions are
+ * checked against what it has become.  Not for statements that do not give the key: a lock
+ * passes over rows that a trigger of the same statement has changed since it began, and rows
+ * would be locked whose other conditions are not met.  There the triggers of the view find
+ * out and raise 40001.
  *
  * Memory: what the hook adds lives with the query.
  *
@@ -30,14 +31,18 @@
 #include "catalog/pg_trigger.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
 #include "optimizer/clauses.h"
 #include "optimizer/optimizer.h"
 #include "optimizer/planner.h"
 #include "parser/parsetree.h"
+#include "rewrite/rowsecurity.h"
 #include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/array.h"
 #include "utils/lsyscache.h"
+#include "utils/rls.h"
 #include "utils/syscache.h"
 
 #include "views.h"
@@ -133,59 +138,202 @@ accept_conflict_target(Query *query, RangeTblEntry *target)
 	relation_close(rel, NoLock);
 }
 
-/* The entry of the range table that rows of the target view are read from, if nothing else is read.
- */
-static RangeTblEntry *
-only_source(const Query *query)
+/* The index of the entry of the range table that rows of the target view are read from, or 0. */
+static Index
+find_source(const Query *query)
 {
-	RangeTblRef *ref;
-	ListCell *cell;
+	ListCell *entry_cell;
+	ListCell *from_cell;
 
-	if (list_length(query->jointree->fromlist) != 1)
-		return NULL;
-	ref = linitial(query->jointree->fromlist);
-	if (!IsA(ref, RangeTblRef))
-		return NULL;
 	/* the rewriter has added the row of the view for the trigger */
-	foreach(cell, query->targetList)
+	foreach(entry_cell, query->targetList)
 	{
-		TargetEntry *entry = lfirst_node(TargetEntry, cell);
+		TargetEntry *entry = lfirst_node(TargetEntry, entry_cell);
 		Var *var = (Var *) entry->expr;
 
-		if (entry->resjunk && IsA(var, Var) && var->varno == ref->rtindex &&
-			var->varattno == InvalidAttrNumber && strcmp(entry->resname, "wholerow") == 0)
-			return rt_fetch(ref->rtindex, query->rtable);
+		if (!entry->resjunk || !IsA(var, Var) || var->varattno != InvalidAttrNumber ||
+			strcmp(entry->resname, "wholerow") != 0)
+			continue;
+		foreach(from_cell, query->jointree->fromlist)
+		{
+			RangeTblRef *ref = lfirst(from_cell);
+
+			if (IsA(ref, RangeTblRef) && ref->rtindex == var->varno)
+				return ref->rtindex;
+		}
 	}
-	return NULL;
+	return 0;
+}
+
+static Node *
+strip_relabel(Node *node)
+{
+	while (node && IsA(node, RelabelType))
+		node = (Node *) ((RelabelType *) node)->arg;
+	return node;
+}
+
+/* Is that a value that the planner can push down to the table, the same for all rows? */
+static bool
+is_constant(Node *node)
+{
+	if (contain_vars_of_level(node, 0) || contain_volatile_functions(node))
+		return false;
+	if (IsA(node, SubLink))
+		return ((SubLink *) node)->subLinkType == EXPR_SUBLINK;
+	return !contain_subplans(node);
+}
+
+/* Do conditions say that a column equals some constant? */
+static bool
+pin_column(Node *quals, Index source, AttrNumber att)
+{
+	if (quals == NULL)
+		return false;
+	if (is_andclause(quals))
+	{
+		ListCell *cell;
+
+		foreach(cell, ((BoolExpr *) quals)->args)
+			if (pin_column(lfirst(cell), source, att))
+				return true;
+	}
+	else if (is_opclause(quals) && list_length(((OpExpr *) quals)->args) == 2)
+	{
+		OpExpr *op = (OpExpr *) quals;
+
+		for (int i = 0; i < 2; i++)
+		{
+			Node *side = strip_relabel(list_nth(op->args, i));
+			Node *other = strip_relabel(list_nth(op->args, 1 - i));
+
+			if (IsA(side, Var) && ((Var *) side)->varno == source &&
+				((Var *) side)->varattno == att && ((Var *) side)->varlevelsup == 0 &&
+				op_mergejoinable(op->opno, exprType(linitial(op->args))) && is_constant(other))
+				return true;
+		}
+	}
+	return false;
+}
+
+/* Is it a sub-select that reads no table itself: one row for each row of the table next to it? */
+static bool
+is_computed(const RangeTblEntry *rte)
+{
+	return rte->rtekind == RTE_SUBQUERY && rte->lateral &&
+		   rte->subquery->commandType == CMD_SELECT && rte->subquery->setOperations == NULL &&
+		   !rte->subquery->hasTargetSRFs && rte->subquery->jointree->fromlist == NIL &&
+		   rte->subquery->jointree->quals == NULL;
 }
 
 /* The only table that a query selects from, if its rows are rows of that table. */
 static Index
 only_table(const Query *query)
 {
-	RangeTblRef *ref;
-	RangeTblEntry *rte;
+	Index result = 0;
+	ListCell *cell;
 
 	if (query->commandType != CMD_SELECT || query->setOperations || query->groupClause ||
 		query->groupingSets || query->havingQual || query->hasAggs || query->hasWindowFuncs ||
 		query->hasTargetSRFs || query->distinctClause || query->limitCount || query->limitOffset ||
-		query->rowMarks || query->cteList || list_length(query->jointree->fromlist) != 1)
+		query->rowMarks || query->cteList)
 		return 0;
-	ref = linitial(query->jointree->fromlist);
-	if (!IsA(ref, RangeTblRef))
-		return 0;
-	rte = rt_fetch(ref->rtindex, query->rtable);
-	if (rte->rtekind != RTE_RELATION || rte->tablesample ||
-		(rte->relkind != RELKIND_RELATION && rte->relkind != RELKIND_PARTITIONED_TABLE))
-		return 0;
-	return ref->rtindex;
+	foreach(cell, query->jointree->fromlist)
+	{
+		RangeTblRef *ref = lfirst(cell);
+		RangeTblEntry *rte;
+
+		if (!IsA(ref, RangeTblRef))
+			return 0;
+		rte = rt_fetch(ref->rtindex, query->rtable);
+		if (is_computed(rte))
+			continue;
+		if (result != 0 || rte->rtekind != RTE_RELATION || rte->tablesample ||
+			(rte->relkind != RELKIND_RELATION && rte->relkind != RELKIND_PARTITIONED_TABLE))
+			return 0;
+		result = ref->rtindex;
+	}
+	return result;
 }
 
-/* Whoever could not write to the table cannot lock its rows either. */
+/* Does an expression use columns of a table, outside of sub-selects? */
+static bool
+uses_row(Node *node, Index *rti)
+{
+	if (node == NULL || IsA(node, SubLink))
+		return false;
+	if (IsA(node, Var))
+		return ((Var *) node)->varno == *rti && ((Var *) node)->varlevelsup == 0;
+	return expression_tree_walker(node, uses_row, rti);
+}
+
+/*
+ * Is anything written that the row of the table says?  What is read from other tables
+ * is written there: who appends to a conversation does not wait for others who do.
+ */
+static bool
+writes_row(const Query *query, const Query *view, Index rti)
+{
+	ListCell *cell;
+
+	if (query->commandType != CMD_UPDATE)
+		return true;
+	foreach(cell, query->targetList)
+	{
+		TargetEntry *entry = lfirst_node(TargetEntry, cell);
+
+		if (!entry->resjunk &&
+			uses_row((Node *) list_nth_node(TargetEntry, view->targetList, entry->resno - 1)->expr,
+					 &rti))
+			return true;
+	}
+	return false;
+}
+
+/* Do policies let the role see no other rows than FOR UPDATE would, so that it can lock all it
+ * sees? */
+static bool
+may_lock_visible_rows(Oid relid, Oid role)
+{
+	Relation rel;
+	ListCell *cell;
+	bool more = false; /* rows that can only be read */
+	bool less = false; /* rows that cannot be changed */
+	bool all = false;
+
+	if (check_enable_rls(relid, role, true) != RLS_ENABLED)
+		return true;
+	rel = relation_open(relid, NoLock);
+	foreach(cell, rel->rd_rsdesc->policies)
+	{
+		RowSecurityPolicy *policy = lfirst(cell);
+		Oid *roles = (Oid *) ARR_DATA_PTR(policy->roles);
+		bool applies = false;
+
+		for (int i = 0; i < ARR_DIMS(policy->roles)[0]; i++)
+			applies = applies || roles[i] == ACL_ID_PUBLIC || has_privs_of_role(role, roles[i]);
+		if (!applies)
+			continue;
+		if (policy->permissive && policy->polcmd == ACL_SELECT_CHR)
+			more = true;
+		else if (!policy->permissive && policy->polcmd == ACL_UPDATE_CHR)
+			less = true;
+		else if (policy->permissive &&
+				 (policy->polcmd == '*' || policy->polcmd == ACL_UPDATE_CHR) && policy->qual &&
+				 IsA(policy->qual, Const) && DatumGetBool(((Const *) policy->qual)->constvalue))
+			all = true;
+	}
+	relation_close(rel, NoLock);
+	return (all || !more) && !less;
+}
+
+/* Whoever could not write to a row of the table cannot lock it either. */
 static bool
 may_lock(const Query *query, RangeTblEntry *rte, CmdType command)
 {
 	Oid relid = rte->relid;
+	AclMode privilege =
+		command == CMD_UPDATE ? ACL_UPDATE : ACL_INSERT; /* as compat_delete() has it */
 	Oid role;
 
 #if PG_VERSION_NUM >= 160000
@@ -195,55 +343,68 @@ may_lock(const Query *query, RangeTblEntry *rte, CmdType command)
 #endif
 	if (!OidIsValid(role))
 		role = GetUserId();
-	if (command == CMD_UPDATE)
-		return pg_class_aclcheck(relid, role, ACL_UPDATE) == ACLCHECK_OK ||
-			   pg_attribute_aclcheck_all(relid, role, ACL_UPDATE, ACLMASK_ANY) == ACLCHECK_OK;
-	/* as compat_delete() has it */
-	return pg_class_aclcheck(relid, role, ACL_DELETE) == ACLCHECK_OK ||
-		   pg_class_aclcheck(relid, role, ACL_INSERT) == ACLCHECK_OK ||
-		   pg_attribute_aclcheck_all(relid, role, ACL_INSERT, ACLMASK_ANY) == ACLCHECK_OK;
+	if (pg_class_aclcheck(relid, role, privilege) != ACLCHECK_OK &&
+		pg_attribute_aclcheck_all(relid, role, privilege, ACLMASK_ANY) != ACLCHECK_OK &&
+		(command != CMD_DELETE || pg_class_aclcheck(relid, role, ACL_DELETE) != ACLCHECK_OK))
+		return false;
+	return may_lock_visible_rows(relid, role);
 }
 
-/* UPDATE or DELETE of a view of an application: lock the rows of its table. */
-static void
-add_row_locks(Query *query, RangeTblEntry *target)
+/* The table of a view of an application, if conditions give the whole key; else InvalidOid. */
+static Oid
+pinned_table(Oid relid, Node *quals, Index source)
 {
-	RangeTblEntry *source = only_source(query);
-	Node *quals = query->jointree->quals;
+	Relation rel = relation_open(relid, NoLock);
+	Oid result = InvalidOid;
+	RtView view;
+
+	if (rt_view_describe(&view, rel))
+	{
+		result = get_relname_relid(view.table, get_namespace_oid(RT_SCHEMA, false));
+		for (int k = 0; k < view.nkeys; k++)
+			if (!pin_column(quals, source, view.keys[k]))
+				result = InvalidOid;
+	}
+	relation_close(rel, NoLock);
+	return result;
+}
+
+/* UPDATE or DELETE of a row of a view of an application: lock the row of its table. */
+static void
+add_row_lock(Query *query, RangeTblEntry *target)
+{
+	Index source = find_source(query);
+	Query *view;
 	RangeTblEntry *rte;
 	RowMarkClause *mark;
-	Relation rel;
-	RtView view;
 	Index rti;
-	bool ours;
+	Oid table;
 
-	/* security_barrier keeps conditions above the locks, as sub-selects and volatile functions do
-	 */
-	if (source == NULL || source->rtekind != RTE_SUBQUERY || source->security_barrier ||
-		contain_subplans(quals) || contain_volatile_functions(quals))
+	if (source == 0)
 		return;
-	rti = only_table(source->subquery);
-	if (rti == 0)
+	rte = rt_fetch(source, query->rtable);
+	/* security_barrier may keep the condition above the lock */
+	if (rte->rtekind != RTE_SUBQUERY || rte->security_barrier)
 		return;
-	rte = rt_fetch(rti, source->subquery->rtable);
-
-	rel = relation_open(target->relid, NoLock);
-	ours = rt_view_describe(&view, rel) &&
-		   rte->relid == get_relname_relid(view.table, get_namespace_oid(RT_SCHEMA, false));
-	relation_close(rel, NoLock);
-	if (!ours || !may_lock(source->subquery, rte, query->commandType))
+	view = rte->subquery;
+	rti = only_table(view);
+	if (rti == 0 || !writes_row(query, view, rti))
+		return;
+	rte = rt_fetch(rti, view->rtable);
+	table = pinned_table(target->relid, query->jointree->quals, source);
+	if (!OidIsValid(table) || rte->relid != table || !may_lock(view, rte, query->commandType))
 		return;
 
 	/* what the parser does for FOR UPDATE; executions of a kept plan take the lock that it names */
-	LockRelationOid(rte->relid, RowShareLock);
+	LockRelationOid(table, RowShareLock);
 	rte->rellockmode = RowShareLock;
 	mark = makeNode(RowMarkClause);
 	mark->rti = rti;
 	mark->strength = query->commandType == CMD_UPDATE ? LCS_FORNOKEYUPDATE : LCS_FORUPDATE;
 	mark->waitPolicy = LockWaitBlock;
 	mark->pushedDown = true;
-	source->subquery->rowMarks = list_make1(mark);
-	source->subquery->hasForUpdate = true;
+	view->rowMarks = list_make1(mark);
+	view->hasForUpdate = true;
 }
 
 /* What a query and those in its WITH need before they are planned. */
@@ -261,7 +422,7 @@ prepare_query(Query *query)
 			if (query->commandType == CMD_INSERT)
 				accept_conflict_target(query, target);
 			else if (query->commandType == CMD_UPDATE || query->commandType == CMD_DELETE)
-				add_row_locks(query, target);
+				add_row_lock(query, target);
 		}
 	}
 	if (query->hasModifyingCTE)

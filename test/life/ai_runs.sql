@@ -99,6 +99,11 @@ WHERE ai_tasks.task_id = '1a000000-0000-4000-8000-000000000001' RETURNING task_n
 SELECT task_name, status, tokens_total, cost, created_at = :'task_created_at' AS created, completed_at = :'task_completed_at' AS completed
 FROM ai_tasks WHERE task_id = '1a000000-0000-4000-8000-000000000001';
 
+-- a task that is given up, found by its run
+INSERT INTO ai_tasks (run_id, service, task_name) VALUES ('10000000-0000-4000-8000-000000000003', 'chat', 'never asked') RETURNING task_id IS NOT NULL AS has_id, status;
+UPDATE ai_tasks t SET request_data = jsonb_build_object('run', r.name) FROM ai_runs r WHERE r.id = t.run_id AND t.task_name = 'never asked' RETURNING t.request_data, r.name;
+DELETE FROM ai_tasks t USING ai_runs r WHERE r.id = t.run_id AND r.name = 'What is 2 + 2?' AND t.status = 'pending' RETURNING t.task_name, r.name;
+
 --
 -- The conversation is edited: read as a whole, changed in the client, written as a whole
 --
@@ -124,6 +129,10 @@ SELECT r.total_tokens = sum(t.tokens_total) AS tokens, r.total_cost = sum(t.cost
 FROM ai_runs r JOIN ai_tasks t ON t.run_id = r.id AND t.status = 'completed' GROUP BY r.id, r.total_tokens, r.total_cost, r.task_count ORDER BY r.id;
 SELECT model, count(*), sum(tokens_total) AS tokens, sum(cost) AS cost FROM ai_tasks WHERE user_id = auth.uid() AND status = 'completed' GROUP BY model ORDER BY model;
 SELECT service, count(*) FILTER (WHERE status = 'completed') AS completed FROM ai_tasks WHERE created_at > now() - interval '1 day' GROUP BY service ORDER BY service;
+SELECT "ai_runs"."name", COALESCE("tasks"."tasks", '[]') AS "tasks" FROM "ai_runs"
+LEFT JOIN LATERAL (SELECT json_agg("t") AS "tasks" FROM (SELECT "ai_tasks"."task_name", "ai_tasks"."status", "ai_tasks"."cost" FROM "ai_tasks" WHERE "ai_tasks"."run_id" = "ai_runs"."id"
+    ORDER BY "ai_tasks"."task_id") "t") AS "tasks" ON TRUE
+WHERE "ai_runs"."id" IN ('10000000-0000-4000-8000-000000000002', '10000000-0000-4000-8000-000000000003') ORDER BY "ai_runs"."id";
 
 -- … and that it is theirs
 SELECT (SELECT count(*) FROM ai_runs WHERE user_id <> auth.uid()) AS runs, (SELECT count(*) FROM ai_tasks WHERE user_id <> auth.uid()) AS tasks,

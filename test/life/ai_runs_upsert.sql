@@ -31,5 +31,5 @@ SELECT pg_temp.try($$INSERT INTO ai_runs (id, name) VALUES ('30000000-0000-4000-
     pg_temp.try($$INSERT INTO ai_tasks (task_id, run_id) VALUES ('3a000000-0000-4000-8000-000000000001', '30000000-0000-4000-8000-000000000001')
         ON CONFLICT (task_id) DO UPDATE SET task_name = 'stolen'$$) AS stolen_task;
 :as_service
-SELECT r.name, count(*), min(t.task_name) FROM ai_runs r JOIN ai_tasks t ON t.run_id = r.id GROUP BY r.name;
+SELECT r.name, count(*), min(t.task_name) FROM ai_runs r JOIN ai_tasks t ON t.run_id = r.id GROUP BY r.name ORDER BY r.name;
 RESET ROLE;

@@ -51,6 +51,12 @@ RETURNING status, error, logs, completed_at, execution_time_seconds, inputs;
 UPDATE workflow_executions SET status = 'completed', result = '[]' WHERE execution_id = '10000000-0000-4000-8000-000000000002' RETURNING status, error, result;
 -- tags of the user's
 UPDATE workflow_executions SET metadata = coalesce(metadata, '{}') || '{"starred": true}' WHERE execution_id = '10000000-0000-4000-8000-000000000001' RETURNING metadata, status;
+-- many rows in one statement
+WITH changed AS (
+    UPDATE workflow_executions w SET metadata = v.metadata, visual_quality = v.quality
+    FROM (VALUES ('10000000-0000-4000-8000-000000000004'::uuid, '{"tag": "a"}'::jsonb, 'low'), ('10000000-0000-4000-8000-000000000005', '{"tag": "b"}', NULL)) AS v (id, metadata, quality)
+    WHERE w.execution_id = v.id RETURNING w.execution_id, w.metadata, w.visual_quality)
+SELECT * FROM changed ORDER BY execution_id;
 
 -- statements that change nothing, as ORMs send them
 UPDATE workflow_executions SET status = status, updated_at = now() WHERE execution_id = '10000000-0000-4000-8000-000000000001' RETURNING status, visual_stream_duration;
@@ -83,6 +89,7 @@ SELECT session_id, count(*), count(*) FILTER (WHERE status = 'running') AS activ
 SELECT execution_id FROM workflow_executions WHERE workflow_id = 'wf ''); DROP TABLE workflow_executions; --' AND session_id = repeat('日', 255);
 SELECT execution_id FROM workflow_executions WHERE inputs ->> 'text' LIKE 'Grüße%' AND result @> '[{"step_id": "s2"}]';
 SELECT json_agg(w ORDER BY w.execution_id) FROM (SELECT execution_id, status, mode, inputs FROM workflow_executions WHERE workflow_id = 'wf-2') w;
+COPY (SELECT execution_id, status, mode, visual_streaming_enabled, inputs FROM workflow_executions WHERE workflow_id = 'wf-1' ORDER BY execution_id) TO STDOUT (FORMAT csv, HEADER);
 
 -- … and that they are one's own
 SELECT (SELECT count(*) FROM workflow_executions WHERE user_id <> auth.uid()) AS of_others, (SELECT count(*) FROM workflow_executions WHERE session_id = 'session-b') AS of_bob;

@@ -267,13 +267,19 @@ DROP TRIGGER refuse ON run_tracker.messages;
 SELECT count(*) AS changed FROM (SELECT to_jsonb(m) FROM run_tracker.messages m WHERE user_id = 'alice' EXCEPT TABLE pg_temp.before) d;
 
 -- reading other columns does not read messages; rows can be locked
-SET enable_seqscan = off;
-EXPLAIN (COSTS OFF) SELECT name FROM chats WHERE id = :chat;
+CREATE FUNCTION pg_temp.plan(query text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+    plan text;
+BEGIN
+    EXECUTE 'EXPLAIN (FORMAT JSON) ' || query INTO plan;
+    RETURN plan;
+END
+$$;
+SELECT pg_temp.plan('SELECT name FROM chats') ~ 'messages' AS reads_messages, pg_temp.plan('SELECT messages FROM chats') ~ 'messages' AS with_messages;
 BEGIN;
 SELECT id FROM chats WHERE id = :chat FOR UPDATE;
 SELECT jsonb_array_length(messages) FROM chats WHERE id = :chat FOR NO KEY UPDATE;
 ROLLBACK;
-RESET enable_seqscan;
 
 DROP TRIGGER note ON run_tracker.messages;
 DELETE FROM run_tracker.runs;

@@ -147,6 +147,7 @@ SELECT run_tracker.log_retrieval(:run, 'own', 'mine', '[1]', retrieval_id => :r1
 INSERT INTO run_tracker.retrievals (run_id, retrieval_type, query) VALUES (:run, 'own', 'plain SQL') RETURNING user_id, query, results_count;
 INSERT INTO run_tracker.retrievals (run_id, user_id, retrieval_type) VALUES (:run, 'alice', 'own') RETURNING user_id, results_count;
 CALL pg_temp.try($$INSERT INTO run_tracker.retrievals (run_id, retrieval_type, created_at) VALUES ('62000000-0000-0000-0000-000000000001', 'x', '2020-01-01')$$);
+CALL pg_temp.try($$UPDATE run_tracker.retrievals SET retrieval_id = run_tracker.uuidv7()$$);
 CALL pg_temp.try($$UPDATE run_tracker.retrievals SET query = 'x'$$);
 CALL pg_temp.try($$DELETE FROM run_tracker.retrievals$$);
 CALL pg_temp.try($$TRUNCATE run_tracker.retrievals$$);

@@ -108,6 +108,7 @@ UPDATE run_tracker.messages SET content = 'edited' WHERE run_id = :a RETURNING s
 SELECT run_tracker.complete_run('a0000000-0000-0000-0000-000000000009');
 SELECT run_tracker.run_messages(:a) -> 0 ->> 'content';
 UPDATE run_tracker.artifacts SET content = 'edited' WHERE run_id = :a RETURNING content, size_bytes;
+UPDATE run_tracker.retrievals SET results = '[1, 2]' WHERE run_id = :a RETURNING results_count;
 SELECT run_tracker.append_response('a0000000-0000-0000-0000-000000000002', '!');
 SELECT run_tracker.task_response('a0000000-0000-0000-0000-000000000002');
 
@@ -116,6 +117,7 @@ UPDATE run_tracker.runs SET name = 'stolen' WHERE run_id = :b;
 UPDATE run_tracker.tasks SET name = 'stolen' WHERE run_id = :b;
 UPDATE run_tracker.messages SET content = 'stolen' WHERE run_id = :b;
 UPDATE run_tracker.artifacts SET content = 'stolen' WHERE run_id = :b;
+UPDATE run_tracker.retrievals SET query = 'stolen' WHERE run_id = :b;
 SELECT count(*) FROM run_tracker.run_logs(:b);
 SELECT count(*) FROM run_tracker.check_totals(:b);
 -- each statement with bob's ids, and with ids that do not exist: the same message, but for the id
@@ -215,7 +217,7 @@ CALL pg_temp.try($$UPDATE run_tracker.run_totals SET total_cost = 0$$);
 CALL pg_temp.try($$UPDATE run_tracker.open_runs SET deadline_at = NULL$$);
 CALL pg_temp.try($$UPDATE run_tracker.transitions SET actor = 'bob'$$);
 CALL pg_temp.try($$UPDATE run_tracker.response_chunks SET content = 'x'$$);
-CALL pg_temp.try($$UPDATE run_tracker.retrievals SET query = 'x'$$);
+CALL pg_temp.try($$UPDATE run_tracker.retrievals SET created_at = now()$$);
 CALL pg_temp.try($$UPDATE run_tracker.artifacts SET created_at = now()$$);
 CALL pg_temp.try($$UPDATE run_tracker.logs SET message = 'x'$$);
 -- rows are for services to delete: with DELETE would come LOCK TABLE, and so a stop of everybody's work

@@ -67,6 +67,7 @@ SELECT set_eq(
     -- messages and logs
     ('add_message(run_id uuid, role text, content text?, task_id uuid?, parts jsonb?, name text?, metadata jsonb?) bigint'),
     ('run_messages(run_id uuid) jsonb'),
+    ('write_messages(run_id uuid, old jsonb, new jsonb) bigint'),
     ('add_log(run_id uuid, message text, level text DEFAULT ''INFO''::text, category text?, step_name text?, '
      'details jsonb?, task_id uuid?) bigint'),
     ('run_logs(run_id uuid, min_level text DEFAULT ''DEBUG''::text, category text?) TABLE(seq bigint, level text, '
@@ -277,6 +278,8 @@ SELECT set_eq(
      'TABLE(jobname text, schedule text, command text)'),
     ('unschedule_maintenance() bigint'),
     ('has_cron() boolean'),
+    -- views of applications
+    ('resolve_conflict(view regclass, new record, repeatable boolean DEFAULT false) record'),
     -- rate limits and circuit breakers
     ('consume_rate_limit(endpoint text, cost integer DEFAULT 1, user_id text?) TABLE(allowed boolean, current bigint, '
      '"limit" bigint, remaining bigint, reset_at timestamp with time zone, reset_ms bigint)'),
@@ -333,14 +336,15 @@ SELECT set_eq(
                      html_text,html_time,html_phase,html_badge,html_line,html_cell,html_meter,html_tick,html_fact,html_details,
                      html_json,html_section,html_more,html_style,html_chart,
                      merge_patch,merge_patches_add,merge_patches_result,merge_patches,own_views,own_tables,
-                     compat_spark_relations,compat_spark_columns,compat_spark_extras}'::text[])$$,
+                     compat_spark_relations,compat_spark_columns,compat_spark_extras,
+                     conversation_query,compat_response,compat_total,compat_ai_runs_relations,compat_ai_runs_columns,compat_ai_runs_extras}'::text[])$$,
     'these functions look at their arguments only; all others are volatile');
 
 SELECT set_eq(
     $$SELECT proname::text FROM our_functions WHERE proparallel = 's'$$,
     ARRAY['tracker_version', 'current_user_id', 'is_service', 'log_level_rank', 'uuidv7', 'histogram_bucket', 'histogram_bound',
           'histogram_quantile', 'histogram_count', 'histogram_accumulate', 'histogram_result', 'merge_histograms',
-          'merge_patch', 'merge_patches_add', 'merge_patches_result', 'merge_patches'],
+          'merge_patch', 'merge_patches_add', 'merge_patches_result', 'merge_patches', 'conversation_query'],
     'parallel workers may call these functions');
 
 SELECT is_empty(
@@ -729,9 +733,9 @@ SELECT * FROM reader_privileges
 UNION ALL
 SELECT 'function ' || f, 'EXECUTE'
 FROM unnest('{uuidv7,create_run,start_run,complete_run,fail_run,cancel_run,retry_run,transition_run,update_progress,
-              create_task,start_task,complete_task,fail_task,cancel_task,append_response,add_message,add_log,
+              create_task,start_task,complete_task,fail_task,cancel_task,append_response,add_message,write_messages,add_log,
               log_retrieval,add_artifact,heartbeat_run,release_run,create_runs,create_tasks,complete_tasks,check_batch,
-              task_target,consume_rate_limit,consume_rate_limit_or_fail,
+              task_target,consume_rate_limit,consume_rate_limit_or_fail,resolve_conflict,
               open_session,touch_session,close_session,append_delta,
 ensure_account,record_usage,log_request,reserve_usage,settle_usage,release_usage}'::text[]) f
 UNION ALL VALUES
@@ -754,6 +758,8 @@ UNION ALL VALUES
 ('table logs', 'INSERT (category, details, level, message, run_id, step_name, task_id, user_id)'),
 ('table retrievals', 'INSERT (component_type, context, duration_ms, location, metadata, query, results, results_count, '
                      'retrieval_id, retrieval_type, run_id, task_id, user_id)'),
+('table retrievals', 'UPDATE (component_type, context, duration_ms, location, metadata, query, results, results_count, '
+    'retrieval_type, task_id)'),
 ('table artifacts', 'INSERT (artifact_id, chunk_type, configuration, content, content_type, kind, metadata, name, ordinal, '
                     'retrieval_id, run_id, session_id, similarity, size_bytes, source, source_document_id, '
                     'source_document_name, task_id, type, url, user_id)'),
