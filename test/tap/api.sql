@@ -336,6 +336,7 @@ SELECT set_eq(
                      html_text,html_time,html_phase,html_badge,html_line,html_cell,html_meter,html_tick,html_fact,html_details,
                      html_json,html_section,html_more,html_style,html_chart,
                      merge_patch,merge_patches_add,merge_patches_result,merge_patches,own_views,own_tables,
+                     compat_spark_relations,compat_spark_columns,compat_spark_extras,
                      conversation_query,compat_response,compat_total,compat_ai_runs_relations,compat_ai_runs_columns,compat_ai_runs_extras}'::text[])$$,
     'these functions look at their arguments only; all others are volatile');
 
@@ -573,7 +574,7 @@ SELECT set_eq(
           'callback_keys.key_id', 'callbacks.callback_id', 'callbacks.run_id', 'callbacks.digest', 'callbacks.user_id',
           'callbacks.received_at',
           'breakers.name',
- 'tiers.name', 'accounts.user_id', 'accounts.tier',
+ 'tiers.name', 'accounts.user_id', 'accounts.user_uuid', 'accounts.tier',
           'usage_records.usage_id', 'usage_records.user_id', 'usage_records.used_at',
           'reservations.reservation_id', 'reservations.user_id', 'reservations.state', 'reservations.expires_at', 'reservations.ended_at',
           'stat_deltas.user_id', 'stat_deltas.usage_on',
@@ -760,12 +761,12 @@ UNION ALL VALUES
 ('table retrievals', 'UPDATE (component_type, context, duration_ms, location, metadata, query, results, results_count, '
     'retrieval_type, task_id)'),
 ('table artifacts', 'INSERT (artifact_id, chunk_type, configuration, content, content_type, kind, metadata, name, ordinal, '
-                    'retrieval_id, run_id, similarity, size_bytes, source, source_document_id, source_document_name, '
-                    'task_id, type, url, user_id)'),
+                    'retrieval_id, run_id, session_id, similarity, size_bytes, source, source_document_id, '
+                    'source_document_name, task_id, type, url, user_id)'),
 ('table artifacts', 'UPDATE (chunk_type, configuration, content, content_type, kind, metadata, name, ordinal, '
                     'retrieval_id, similarity, size_bytes, source, source_document_id, source_document_name, '
                     'task_id, type, url)'),
-('table accounts', 'INSERT (user_id)'),
+('table accounts', 'INSERT (permissions, quotas, tier, user_id, user_uuid)'),
 ('table sessions', 'INSERT (metadata, session_id, user_id)'),
 ('table sessions', 'UPDATE (closed_at, metadata)'),
 ('table session_deltas', 'INSERT (delta, session_id, user_id, version)'),
@@ -825,7 +826,9 @@ SELECT is_empty(
              OR relation IN ('response_chunks', 'run_totals', 'open_runs', 'transitions', 'stat_deltas', 'stat_totals',
                              'lifecycles', 'installation', 'reservations', 'tiers', 'finish_handlers', 'breakers', 'session_snapshots',
                              'callback_keys', 'callbacks')
-              OR relation = 'accounts' AND attname <> 'user_id'
+              OR relation = 'accounts'
+                 -- what they give themselves is at most what the tier "free" has
+                 AND (p <> 'INSERT' OR attname NOT IN ('user_id', 'user_uuid', 'tier', 'permissions', 'quotas'))
               OR relation = 'usage_records' AND p = 'UPDATE'
              OR relkind = 'v'
              OR p = 'UPDATE' AND attname IN ('user_id', 'lifecycle')
