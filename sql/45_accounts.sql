@@ -208,8 +208,9 @@ BEGIN
     CREATE OR REPLACE TRIGGER zz_run_tracker_before BEFORE INSERT OR UPDATE ON run_tracker.tiers
         FOR EACH ROW EXECUTE FUNCTION run_tracker.tiers_before();
     CREATE OR REPLACE TRIGGER run_tracker_quotas AFTER UPDATE ON run_tracker.tiers FOR EACH ROW
-        WHEN (ROW(OLD.monthly_tokens, OLD.daily_requests, OLD.concurrent_sessions, OLD.monthly_cost)
-              IS DISTINCT FROM ROW(NEW.monthly_tokens, NEW.daily_requests, NEW.concurrent_sessions, NEW.monthly_cost))
+        -- not ROW(...): that reads otherwise after each dump
+        WHEN (OLD.monthly_tokens IS DISTINCT FROM NEW.monthly_tokens OR OLD.daily_requests IS DISTINCT FROM NEW.daily_requests
+              OR OLD.concurrent_sessions IS DISTINCT FROM NEW.concurrent_sessions OR OLD.monthly_cost IS DISTINCT FROM NEW.monthly_cost)
         EXECUTE FUNCTION run_tracker.tiers_quotas();
     IF NOT run_tracker.has_policy('run_tracker.tiers', 'readable') THEN
         CREATE POLICY readable ON run_tracker.tiers FOR SELECT USING (true);

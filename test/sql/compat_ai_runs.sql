@@ -230,6 +230,7 @@ INSERT INTO ai_runs (user_id, name) VALUES ('dave', 'of dave'), ('', 'of nobody'
 
 RESET ROLE;
 DELETE FROM run_tracker.runs;
+DELETE FROM run_tracker.usage_records;
 RESET search_path;
 SET client_min_messages = warning;
 SELECT run_tracker.drop_compat('ai_runs', 'regress_chat');

@@ -214,7 +214,7 @@ BEGIN
     FOREACH tab IN ARRAY '{runs,open_runs,tasks,messages,logs,artifacts,retrievals,transitions,run_totals,stat_deltas,response_chunks}'::text[] LOOP
         EXECUTE format('SELECT count(*) FROM run_tracker.%I WHERE user_id = ''''', tab) INTO n;
         IF n > 0 THEN
-            seen := seen || format('%s %s', n, tab);
+            seen := seen || tab;
         END IF;
     END LOOP;
     RETURN array_to_string(seen, ', ');
