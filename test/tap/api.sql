@@ -279,6 +279,8 @@ SELECT set_eq(
     ('unschedule_maintenance() bigint'),
     ('has_cron() boolean'),
     -- views of applications
+    ('import_table(application text, source regclass, relation text?) TABLE(copied bigint, present bigint, refused bigint, refusals jsonb, '
+     'ignored_columns text[])'),
     ('resolve_conflict(view regclass, new record, repeatable boolean DEFAULT false) record'),
     -- rate limits and circuit breakers
     ('consume_rate_limit(endpoint text, cost integer DEFAULT 1, user_id text?) TABLE(allowed boolean, current bigint, '
@@ -327,7 +329,7 @@ SELECT set_eq(
                      run_details,compare_run_values,compare_runs,run_timeline,timeline,report_html,dashboard_html,report_timeline,
                      report_messages,report_tasks,report_retrievals,report_artifacts,report_logs,html_page,describe_open_runs,
                      health,read_metrics,openmetrics,quotas,read_quotas,usage_sums,
-                     session_state,read_session}'::text[])$$,
+                     session_state,read_session,import_cast,import_columns,import_targets,import_before,import_statements}'::text[])$$,
     'these functions only read');
 SELECT set_eq(
     $$SELECT proname::text FROM our_functions WHERE provolatile = 'i'$$,
@@ -337,7 +339,7 @@ SELECT set_eq(
                      html_json,html_section,html_more,html_style,html_chart,
                      merge_patch,merge_patches_add,merge_patches_result,merge_patches,own_views,own_tables,
                      compat_spark_relations,compat_spark_columns,compat_spark_extras,
-                     conversation_query,compat_response,compat_total,compat_ai_runs_relations,compat_ai_runs_columns,compat_ai_runs_extras}'::text[])$$,
+                     import_id_types,import_after,conversation_query,compat_response,compat_total,compat_ai_runs_relations,compat_ai_runs_columns,compat_ai_runs_extras}'::text[])$$,
     'these functions look at their arguments only; all others are volatile');
 
 SELECT set_eq(
@@ -780,12 +782,12 @@ SELECT set_eq(
 
 SELECT set_eq(
     $$SELECT object, privilege FROM all_privileges WHERE grantee = 'tap_service'$$,
-    $$SELECT * FROM client_privileges
+    $$SELECT object, replace(privilege, 'INSERT (delta, session_id', 'INSERT (created_at, delta, session_id') FROM client_privileges
       UNION ALL SELECT 'function ' || f, 'EXECUTE'
                 FROM unnest('{define_lifecycle,drop_lifecycle,rebuild_totals,claim_runs,expire_runs,purge_runs,
                               schedule_maintenance,unschedule_maintenance,has_cron,wake_worker,worker_state,
                               fold_statistics,purge_sessions,purge_callbacks,purge_usage,forget_reservations,on_finish,drop_on_finish,
-                              reset_rate_limit,breaker_allow,breaker_allow_or_fail,breaker_record,reset_breaker}'::text[]) f
+                              reset_rate_limit,breaker_allow,breaker_allow_or_fail,breaker_record,reset_breaker,import_table}'::text[]) f
       UNION ALL VALUES ('view worker_status', 'SELECT'), ('table finish_handlers', 'SELECT')
       UNION     SELECT 'table ' || t, p
                 FROM unnest('{runs,tasks,messages,logs,retrievals,artifacts,lifecycles,breakers,tiers,accounts,usage_records,sessions,callbacks}'::text[]) t,

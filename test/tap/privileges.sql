@@ -263,6 +263,7 @@ FROM (VALUES
     ('SELECT run_tracker.wake_worker()'),
     ('SELECT run_tracker.on_finish(''run'', ''pg_catalog.jsonb_typeof(jsonb)'')'),
     ('SELECT run_tracker.drop_on_finish()'),
+    ('SELECT run_tracker.import_table(''spar'', ''run_tracker.runs'', ''spar_runs'')'),
     ('INSERT INTO run_tracker.finish_handlers (role) VALUES (''postgres'')'),
     ('TABLE run_tracker.finish_handlers'),
     ('TABLE run_tracker.callback_keys'),
