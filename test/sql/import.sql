@@ -297,9 +297,6 @@ CALL pg_temp.run($$SELECT run_tracker.import_table('ai_runs', 'regress_odd.many'
 
 \set ECHO none
 CALL pg_temp.forget();
-DELETE FROM run_tracker.sessions;
-DELETE FROM run_tracker.usage_records;
-DELETE FROM run_tracker.accounts;
 SELECT count(run_tracker.drop_compat(a, 'regress_new')) AS dropped FROM unnest('{spar,iflow,ai_runs,spark,workflow}'::text[]) a \gset
 DROP SCHEMA regress_new, regress_odd, old_spar, old_iflow, old_ai_runs, old_spark, old_workflow, auth CASCADE;
 DROP OWNED BY regress_life_user, regress_life_service;
