@@ -118,7 +118,7 @@ INSERT INTO writable VALUES
    output_tokens,total_tokens,cache_read_input_tokens,cache_creation_input_tokens,reasoning_output_tokens,cost,cost_source,
    finish_reason,response_id,error,error_detail,time_to_first_token_ms,metadata,reservation_id}'),
 ('messages', '{run_id,user_id,task_id,role,name,content,parts,metadata}', '{task_id,role,name,content,parts,metadata}'),
-('logs', '{run_id,user_id,task_id,level,message,category,step_name,details}', '{}'),
+('logs', '{run_id,log_id,user_id,task_id,level,message,category,step_name,details}', '{}'),
 ('retrievals', '{run_id,retrieval_id,user_id,task_id,retrieval_type,query,context,results_count,results,location,component_type,
    duration_ms,metadata}', '{task_id,retrieval_type,query,context,results_count,results,location,component_type,duration_ms,metadata}'),
 ('artifacts',
