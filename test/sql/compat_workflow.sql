@@ -5,6 +5,7 @@
 \getenv abs_srcdir PG_ABS_SRCDIR
 \set common :abs_srcdir '/sql/common.psql'
 \i :common
+CALL pg_temp.forget();
 
 CREATE SCHEMA regress_workflow;
 GRANT USAGE ON SCHEMA regress_workflow TO PUBLIC;
@@ -214,7 +215,7 @@ BEGIN
     FOREACH tab IN ARRAY '{runs,open_runs,tasks,messages,logs,artifacts,retrievals,transitions,run_totals,stat_deltas,response_chunks}'::text[] LOOP
         EXECUTE format('SELECT count(*) FROM run_tracker.%I WHERE user_id = ''''', tab) INTO n;
         IF n > 0 THEN
-            seen := seen || format('%s %s', n, tab);
+            seen := seen || tab;
         END IF;
     END LOOP;
     RETURN array_to_string(seen, ', ');
@@ -290,7 +291,7 @@ SELECT count(*) FROM pg_temp.policies();
 CALL pg_temp.try($$SELECT run_tracker.create_compat('spar', 'regress_workflow2', public_rows => true)$$);
 DROP SCHEMA regress_workflow2;
 
-DELETE FROM run_tracker.runs;
+CALL pg_temp.forget();
 RESET search_path;
 SELECT unnest(run_tracker.drop_compat('workflow', 'regress_workflow'));
 SELECT count(*) FROM pg_temp.policies();

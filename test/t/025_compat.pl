@@ -25,7 +25,7 @@ UNION ALL
 SELECT 'trigger', t.tgrelid::regclass::text, NULL, NULL, ARRAY[t.tgname], t.tgenabled::text, pg_get_triggerdef(t.oid)
 FROM pg_class c JOIN pg_trigger t ON t.tgrelid = c.oid WHERE c.relnamespace = '"My App"'::regnamespace
 UNION ALL
-SELECT 'function', p.oid::regprocedure::text, p.proowner::regrole, p.proacl, p.proconfig, obj_description(p.oid, 'pg_proc'), pg_get_functiondef(p.oid)
+SELECT 'function', p.oid::regprocedure::text, p.proowner::regrole, COALESCE(p.proacl, acldefault('f', p.proowner)), p.proconfig, obj_description(p.oid, 'pg_proc'), pg_get_functiondef(p.oid)
 FROM pg_proc p WHERE p.pronamespace = '"My App"'::regnamespace
 UNION ALL
 SELECT 'index', i.indexrelid::regclass::text, NULL, NULL, NULL, NULL, pg_get_indexdef(i.indexrelid)
@@ -161,6 +161,7 @@ for my $db (qw(source owned))
 
 	# and with it again
 	$node->safe_psql($db, 'CREATE EXTENSION run_tracker');
+	$node->safe_psql($db, q{SELECT run_tracker.install()});
 	$node->safe_psql($db, q{SELECT run_tracker.grant_client('compat_client')});
 	my $owner = $db eq 'owned' ? 'SET ROLE compat_owner;' : '';
 	$node->safe_psql($db, q{SELECT run_tracker.set_owner('compat_owner')}) if $owner;
