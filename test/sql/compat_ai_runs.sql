@@ -231,7 +231,6 @@ INSERT INTO ai_runs (user_id, name) VALUES ('dave', 'of dave'), ('', 'of nobody'
 
 RESET ROLE;
 CALL pg_temp.forget();
-DELETE FROM run_tracker.usage_records;
 RESET search_path;
 SET client_min_messages = warning;
 SELECT run_tracker.drop_compat('ai_runs', 'regress_chat');
