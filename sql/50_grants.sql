@@ -47,18 +47,14 @@ AS $$
             '{define_lifecycle,drop_lifecycle,rebuild_totals,claim_runs,expire_runs,purge_runs,schedule_maintenance,
               unschedule_maintenance,has_cron,wake_worker,worker_state,fold_statistics,purge_usage,forget_reservations,
               purge_sessions,reset_rate_limit,breaker_allow,breaker_allow_or_fail,breaker_record,reset_breaker,
-              on_finish,drop_on_finish,purge_callbacks}'::text[] ||
-            '{import_table,import_rows,import_cast,import_columns,import_id_types,import_relation,import_statements,import_targets,import_before,import_after,
-              compat_relations,compat_columns,compat_writes,compat_id,compat_id_types,compat_key,
-              compat_spar_relations,compat_spar_columns,compat_iflow_relations,compat_iflow_columns,
-              compat_ai_runs_relations,compat_ai_runs_columns,compat_spark_relations,compat_spark_columns,
-              compat_workflow_relations,compat_workflow_columns}'::text[]
+              on_finish,drop_on_finish,purge_callbacks,import_table}'::text[]
            ELSE '{}' END
         || CASE WHEN whom = 'owner' THEN
             '{create_callback_key,rotate_callback_key,drop_callback_key,apply_callback,parse_callback,check_callback,
               write_callback,callback_field,wait_for_writers}'::text[] ||
             '{has_policy,revoke_all,create_compat,drop_compat,compat_grant,compat_check,compat_columns,compat_delete,compat_extras,compat_id,compat_id_types,
               compat_indexes,compat_is_unique,compat_key,compat_list,compat_mark,compat_objects,compat_public_rows,compat_relations,
+              import_cast,import_columns,import_id_types,import_targets,import_before,import_after,import_statements,
               compat_require_free,compat_trigger,compat_types,compat_view,compat_writes,
               compat_spar_relations,compat_spar_columns,compat_spar_extras,
               compat_ai_runs_relations,compat_ai_runs_columns,compat_ai_runs_extras,compat_response,compat_total,

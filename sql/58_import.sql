@@ -1,43 +1,6 @@
 
 -- Copying the rows of tables that applications had of their own.
 
-CREATE FUNCTION run_tracker.import_rows(target regclass, read text, before text, write text, missing text, keys text, after text)
-RETURNS TABLE (copied bigint, present bigint, refused bigint, refusals jsonb)
-LANGUAGE c SET search_path = pg_catalog, pg_temp
-AS 'MODULE_PATHNAME', 'run_tracker_import_rows';
-COMMENT ON FUNCTION run_tracker.import_rows(regclass, text, text, text, text, text, text) IS
-'Internal: copies what the query read gives into a table, in pieces that the statement write inserts, but for the rows that cannot be: those are what missing gives, and those whose insertion fails, of which keys tells the key. before is run first, and after with the ids that write has returned. Each finds the piece as relation "imported", and takes $2 rows from number $1 on.';
-
-CREATE FUNCTION run_tracker.import_relation(application text, source regclass, relation text) RETURNS text
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    name text := COALESCE(relation, (SELECT c.relname FROM pg_class c WHERE c.oid = source));
-    kind "char" := (SELECT c.relkind FROM pg_class c WHERE c.oid = source);
-    names text[];
-BEGIN
-    IF application IS NULL OR NOT application = ANY ('{spar,iflow,ai_runs,spark,workflow}') THEN
-        RAISE EXCEPTION 'unknown application'
-            USING ERRCODE = 'invalid_parameter_value', DETAIL = format('The application is %s.', quote_nullable(left(application, 100))),
-                  HINT = 'Applications are spar, iflow, ai_runs, spark and workflow.';
-    ELSIF kind IS NULL THEN
-        RAISE EXCEPTION 'argument "source" must name a table' USING ERRCODE = 'invalid_parameter_value';
-    ELSIF kind NOT IN ('r', 'p', 'm', 'f', 'v') THEN
-        RAISE EXCEPTION '"%" is not a table', source
-            USING ERRCODE = 'wrong_object_type', HINT = 'The source is a table, partitioned table, foreign table, view or materialized view.';
-    END IF;
-    names := ARRAY(SELECT r.relation FROM run_tracker.compat_relations(application) r);
-    IF NOT name = ANY (names) THEN
-        RAISE EXCEPTION 'application "%" has no table "%"', application, left(name, 100)
-            USING ERRCODE = 'invalid_parameter_value',
-                  HINT = format('Argument "relation" says which one the source is: %s.', array_to_string(names, ', '));
-    END IF;
-    RETURN name;
-END
-$$;
-COMMENT ON FUNCTION run_tracker.import_relation(text, regclass, text) IS
-'Internal: checks the arguments of import_table(), and says which table of the application the source is.';
-
 CREATE FUNCTION run_tracker.import_cast(name text, from_type oid, to_type text) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -116,7 +79,7 @@ AS $$
     WHERE $1 = 'spark' AND r.relation = $2 AND r.base = 'artifacts'
 $$;
 COMMENT ON FUNCTION run_tracker.import_before(text, text) IS
-'Internal: what import_rows() does before it inserts rows: what belongs to no run belongs to that of its session, which has its id.';
+'Internal: what import_table() does before it inserts rows: what belongs to no run belongs to that of its session, which has its id.';
 
 CREATE FUNCTION run_tracker.import_after(application text, relation text) RETURNS text
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
@@ -127,14 +90,16 @@ AS $$
     WHERE relation = 'ai_runs'
 $$;
 COMMENT ON FUNCTION run_tracker.import_after(text, text) IS
-'Internal: what import_rows() does with the rows of the piece that it has inserted, whose ids are $3: what columns say that are not those of one table.';
+'Internal: what import_table() does with the rows of the piece that it has inserted, whose ids are $3: what columns say that are not those of one table.';
 
 CREATE FUNCTION run_tracker.import_statements(application text, source regclass, relation text)
-RETURNS TABLE (base text, read text, before text, write text, missing text, keys text, after text)
+RETURNS TABLE (base regclass, ignored text[], read text, before text, write text, missing text, keys text, after text)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $function$
 #variable_conflict use_variable
 DECLARE
+    kind "char" := (SELECT c.relkind FROM pg_class c WHERE c.oid = source);
+    name text := COALESCE(relation, (SELECT c.relname FROM pg_class c WHERE c.oid = source));
     v record;
     c record;
     t record;
@@ -142,13 +107,30 @@ DECLARE
     made text;
     fits text;
 BEGIN
-    SELECT * INTO STRICT v FROM run_tracker.compat_relations(application) m WHERE m.relation = $3;
+    IF application IS NULL OR NOT application = ANY ('{spar,iflow,ai_runs,spark,workflow}') THEN
+        RAISE EXCEPTION 'unknown application'
+            USING ERRCODE = 'invalid_parameter_value', DETAIL = format('The application is %s.', quote_nullable(left(application, 100))),
+                  HINT = 'Applications are spar, iflow, ai_runs, spark and workflow.';
+    ELSIF kind IS NULL THEN
+        RAISE EXCEPTION 'argument "source" must name a table' USING ERRCODE = 'invalid_parameter_value';
+    ELSIF kind NOT IN ('r', 'p', 'm', 'f', 'v') THEN
+        RAISE EXCEPTION '"%" is not a table', source
+            USING ERRCODE = 'wrong_object_type', HINT = 'The source is a table, partitioned table, foreign table, view or materialized view.';
+    END IF;
+    SELECT * INTO v FROM run_tracker.compat_relations(application) m WHERE m.relation = name;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'application "%" has no table "%"', application, left(name, 100)
+            USING ERRCODE = 'invalid_parameter_value',
+                  HINT = format('Argument "relation" says which one the source is: %s.',
+                                (SELECT string_agg(m.relation, ', ') FROM run_tracker.compat_relations(application) m));
+    END IF;
+
     SELECT string_agg(format('s.%I', i.name), ', ' ORDER BY i.n) FILTER (WHERE i.found AND i.who <> 'computed') AS source_columns,
            string_agg(format('%s AS %I', i.reads, i.name), ', ' ORDER BY i.n) FILTER (WHERE i.who <> 'computed') AS view_columns,
            string_agg(format('new.%I IS NOT NULL', i.name), ' AND ' ORDER BY i.n) FILTER (WHERE i.is_key) AS has_key,
            string_agg(format('%L, s.%I', i.name, i.name), ', ' ORDER BY i.n) FILTER (WHERE i.is_key) AS key_json,
            string_agg(format('"%s"', i.name), ', ' ORDER BY i.n) FILTER (WHERE i.is_key AND NOT i.found) AS lost_keys
-    INTO STRICT c FROM run_tracker.import_columns(application, source, relation) i;
+    INTO STRICT c FROM run_tracker.import_columns(application, source, v.relation) i;
     IF c.lost_keys IS NOT NULL THEN
         RAISE EXCEPTION 'table "%" has no column %', source, c.lost_keys
             USING ERRCODE = 'invalid_parameter_value', DETAIL = 'Without the key of its rows an import could not be repeated.';
@@ -161,12 +143,16 @@ BEGIN
            string_agg(format('r.%I = m.%1$I', i.name), ' AND ') FILTER (WHERE i.is_key OR i.is_fixed AND i.name = 'run_id') AS same_place,
            string_agg(format('(m.%I IS NULL OR r.%1$I = m.%1$I)', i.name), ' AND ') FILTER (WHERE i.is_fixed AND NOT i.is_key) AS same_fixed,
            string_agg(format('r.%I', i.name), ', ') FILTER (WHERE i.is_key) AS key, bool_or(i.name = 'run_id') AS of_run
-    INTO STRICT t FROM run_tracker.import_targets(application, relation) i;
+    INTO STRICT t FROM run_tracker.import_targets(application, v.relation) i;
 
-    base := v.base;
+    base := format('run_tracker.%I', v.base)::regclass;
+    ignored := ARRAY(SELECT a.attname::text FROM pg_attribute a
+                     WHERE a.attrelid = source AND a.attnum > 0 AND NOT a.attisdropped
+                       AND a.attname NOT IN (SELECT i.name FROM run_tracker.import_columns(application, source, v.relation) i)
+                     ORDER BY a.attnum);
     piece := format('(SELECT %s FROM (SELECT * FROM imported OFFSET $1 LIMIT $2) s) new', c.view_columns);
-    before := replace(run_tracker.import_before(application, relation), '@piece@', piece);
-    after := replace(run_tracker.import_after(application, relation), '@piece@', piece);
+    before := replace(run_tracker.import_before(application, v.relation), '@piece@', piece);
+    after := replace(run_tracker.import_after(application, v.relation), '@piece@', piece);
     made := format('%s, LATERAL (SELECT %s) m', piece, t.made);
     -- rows that would not be seen in the view; what triggers fill in is not known yet
     fits := format('(SELECT (%s) IS NOT FALSE FROM (SELECT m.*) r)', COALESCE(v.filter, 'true'));
@@ -201,30 +187,11 @@ BEGIN
 END
 $function$;
 COMMENT ON FUNCTION run_tracker.import_statements(text, regclass, text) IS
-'Internal: what import_rows() is told to copy an old table; columns of the source that are missing are null.';
+'Internal: how import_table() copies an old table: what reads its rows, which come in pieces, and statements that find a piece as relation "imported", of which they take $2 rows from number $1 on: what is done before, what inserts, what tells of rows that are not there then, of their keys, and what is done with those that were inserted. Columns of the source that are missing are null.';
 
 CREATE FUNCTION run_tracker.import_table(application text, source regclass, relation text DEFAULT NULL)
 RETURNS TABLE (copied bigint, present bigint, refused bigint, refusals jsonb, ignored_columns text[])
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-AS $function$
-#variable_conflict use_variable
-DECLARE
-    target text;
-BEGIN
-    PERFORM run_tracker.require_tables();
-    IF NOT run_tracker.is_service() THEN
-        RAISE EXCEPTION 'only services may import tables' USING ERRCODE = 'insufficient_privilege';
-    END IF;
-    target := run_tracker.import_relation(application, source, relation);
-    RETURN QUERY
-        SELECT i.*,
-               ARRAY(SELECT a.attname::text FROM pg_attribute a
-                     WHERE a.attrelid = source AND a.attnum > 0 AND NOT a.attisdropped
-                       AND a.attname NOT IN (SELECT c.name FROM run_tracker.import_columns(application, source, target) c)
-                     ORDER BY a.attnum)
-        FROM run_tracker.import_statements(application, source, target) s,
-             run_tracker.import_rows(format('run_tracker.%I', s.base)::regclass, s.read, s.before, s.write, s.missing, s.keys, s.after) i;
-END
-$function$;
+LANGUAGE c SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'run_tracker_import_table';
 COMMENT ON FUNCTION run_tracker.import_table(text, regclass, text) IS
 'Copies the rows of a table that an application (spar, iflow, ai_runs, spark or workflow) had of its own into the tracker, with their ids, timestamps and states; relation says which table of the application it is, by default its name does. Columns are found by their names; those that are missing are null, others are ignored, and so are totals, which are computed. Can be repeated: rows that are there are left alone. Returns how many rows were copied, were present, and were refused; of up to 1,000 of the latter key, SQLSTATE, message and detail; and the names of columns that no view of the application has. 22023 for bad arguments, 42809 if the source is no table. For services.';

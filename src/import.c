@@ -8,7 +8,8 @@
  * blame.  Thus what is sound costs one statement for thousands of rows, whatever else
  * there is; and the source may be anything that can be read, with or without a key.
  *
- * The statements are made by import_table().  They find the piece as the relation
+ * The statements are made by import_statements(), which nobody need be allowed to call: the
+ * owner of the tables does, and the caller runs them.  They find the piece as the relation
  * "imported" and take its part from row $1 on, $2 rows.
  *
  * Locking protocol: one import into a table at a time, under an advisory lock: imports
@@ -22,6 +23,7 @@
 #include "run_tracker.h"
 
 #include "access/detoast.h"
+#include "access/table.h"
 #include "catalog/pg_type_d.h"
 #include "executor/spi.h"
 #include "funcapi.h"
@@ -37,8 +39,12 @@
 #include "utils/tuplestore.h"
 
 #include "attempt.h"
+#include "calls.h"
+#include "catalog.h"
+#include "identity.h"
+#include "writer.h"
 
-PG_FUNCTION_INFO_V1(run_tracker_import_rows);
+PG_FUNCTION_INFO_V1(run_tracker_import_table);
 
 /* what a piece has at most; it may be more bytes by one row */
 #define PIECE_ROWS	8192
@@ -54,7 +60,7 @@ PG_FUNCTION_INFO_V1(run_tracker_import_rows);
 /* class of the advisory lock: another one than those of sequence.c and stats_fold.c */
 #define RT_LOCK_CLASS 0x5256
 
-/* The statements, in the order of the arguments. */
+/* The statements, in the order in which import_statements() gives them. */
 typedef enum Step
 {
 	READ,
@@ -348,36 +354,61 @@ copy_source(Import *import)
 	SPI_cursor_close(import->source);
 }
 
-/* import_rows(target, read, before, write, missing, keys, after) → copied, present, refused, refusals */
+/* Ask for the statements, as the owner of the tables; returns the table, and ignored columns. */
+static Oid
+make_statements(Import *import, FunctionCallInfo fcinfo, Datum *ignored)
+{
+	static RtPlan plan = {"SELECT * FROM run_tracker.import_statements($1, $2, $3)",
+						  3,
+						  {TEXTOID, REGCLASSOID, TEXTOID}};
+	Relation rel = table_open(rt_table(RT_runs)->relid, AccessShareLock);
+	RtOwnerSwitch save;
+	HeapTuple row;
+	TupleDesc desc;
+	Oid target;
+	bool isnull;
+
+	rt_owner_enter(&save, rel);
+	rt_plan_execute(&plan, fcinfo->args, SPI_OK_SELECT, true);
+	rt_owner_leave(&save);
+	table_close(rel, NoLock);
+	row = SPI_tuptable->vals[0];
+	desc = SPI_tuptable->tupdesc;
+	target = DatumGetObjectId(SPI_getbinval(row, desc, 1, &isnull));
+	*ignored = SPI_datumTransfer(SPI_getbinval(row, desc, 2, &isnull), false, -1);
+	for (int i = 0; i < NSTEPS; i++)
+		import->sql[i] = SPI_getvalue(row, desc, i + 3);
+	return target;
+}
+
+/* import_table(application, source, relation) → copied, present, refused, refusals, ignored */
 Datum
-run_tracker_import_rows(PG_FUNCTION_ARGS)
+run_tracker_import_table(PG_FUNCTION_ARGS)
 {
 	Import import = {0};
 	MemoryContext context = CurrentMemoryContext;
 	TupleDesc desc;
 	LOCKTAG tag;
-	Datum values[4];
-	bool nulls[4] = {false};
+	Datum values[5];
+	bool nulls[5] = {false};
+	Oid target;
 
 	PreventCommandIfReadOnly("import_table()");
 	PreventCommandDuringRecovery("import_table()");
+	if (!rt_identity_is_service())
+		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+						errmsg("only services may import tables")));
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
-	for (int i = 0; i <= NSTEPS; i++)
-	{
-		if (i > 0 && !PG_ARGISNULL(i))
-			import.sql[i - 1] = text_to_cstring(PG_GETARG_TEXT_PP(i));
-		else if (PG_ARGISNULL(i) && i != BEFORE + 1 && i != AFTER + 1)
-			elog(ERROR, "argument %d must not be null", i + 1);
-	}
 	import.piece_context =
 		AllocSetContextCreate(context, "run_tracker import", ALLOCSET_DEFAULT_SIZES);
 	initStringInfo(&import.refusals);
 	appendStringInfoChar(&import.refusals, '[');
 
-	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, 0, PG_GETARG_OID(0), RT_LOCK_CLASS);
-	(void) LockAcquire(&tag, ExclusiveLock, false, false);
 	SPI_connect();
+	target = make_statements(&import, fcinfo, &values[4]);
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, 0, target, RT_LOCK_CLASS);
+	(void) LockAcquire(&tag, ExclusiveLock, false, false);
 	copy_source(&import);
 	SPI_finish();
 	MemoryContextSwitchTo(context);

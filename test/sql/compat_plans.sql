@@ -5,6 +5,7 @@
 \getenv abs_srcdir PG_ABS_SRCDIR
 \set common :abs_srcdir '/sql/common.psql'
 \i :common
+CALL pg_temp.forget();
 
 CREATE SCHEMA regress_plans;
 GRANT USAGE ON SCHEMA regress_plans TO PUBLIC;
@@ -140,8 +141,7 @@ RESET ROLE;
 \pset format aligned
 
 RESET search_path;
-TRUNCATE run_tracker.usage_records, run_tracker.sessions, run_tracker.session_deltas, run_tracker.session_snapshots;
-TRUNCATE run_tracker.runs, run_tracker.tasks, run_tracker.messages, run_tracker.logs, run_tracker.retrievals, run_tracker.artifacts, run_tracker.transitions;
+CALL pg_temp.forget();
 SELECT count(run_tracker.drop_compat(a, 'regress_plans')) FROM unnest('{spar,iflow,ai_runs,spark,workflow}'::text[]) a;
 DROP SCHEMA regress_plans;
 DROP OWNED BY regress_plans_client, regress_plans_service;

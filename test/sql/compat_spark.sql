@@ -4,6 +4,7 @@
 \getenv abs_srcdir PG_ABS_SRCDIR
 \set common :abs_srcdir '/sql/common.psql'
 \i :common
+CALL pg_temp.forget();
 
 CREATE SCHEMA regress_spark;
 GRANT USAGE ON SCHEMA regress_spark TO PUBLIC;
@@ -375,6 +376,7 @@ DELETE FROM run_tracker.accounts;
 RESET search_path;
 SELECT count(*) AS dropped FROM unnest(run_tracker.drop_compat('spark', 'regress_spark'));
 SELECT c.relname FROM pg_class c WHERE c.relnamespace = 'run_tracker'::regnamespace AND c.relname ~ '(_uuid_|sessions?_id_idx|_build_|artifact_id_idx|open_created)' ORDER BY 1;
+CALL pg_temp.forget();
 DROP SCHEMA regress_spark;
 DROP OWNED BY regress_spark_client, regress_spark_reader, regress_spark_service;
 DROP ROLE regress_spark_client, regress_spark_reader, regress_spark_service, regress_spark_stranger;

@@ -4,6 +4,7 @@
 \getenv abs_srcdir PG_ABS_SRCDIR
 \set common :abs_srcdir '/sql/common.psql'
 \i :common
+CALL pg_temp.forget();
 \set ECHO none
 SET client_min_messages = warning;
 ALTER PROCEDURE pg_temp.try RENAME TO run;
@@ -295,7 +296,7 @@ CALL pg_temp.run($$SELECT run_tracker.import_table('iflow', 'regress_odd.many', 
 CALL pg_temp.run($$SELECT run_tracker.import_table('ai_runs', 'regress_odd.many', 'ai_runs')$$);
 
 \set ECHO none
-DELETE FROM run_tracker.runs;
+CALL pg_temp.forget();
 DELETE FROM run_tracker.sessions;
 DELETE FROM run_tracker.usage_records;
 DELETE FROM run_tracker.accounts;

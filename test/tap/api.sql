@@ -279,6 +279,8 @@ SELECT set_eq(
     ('unschedule_maintenance() bigint'),
     ('has_cron() boolean'),
     -- views of applications
+    ('import_table(application text, source regclass, relation text?) TABLE(copied bigint, present bigint, refused bigint, refusals jsonb, '
+     'ignored_columns text[])'),
     ('resolve_conflict(view regclass, new record, repeatable boolean DEFAULT false) record'),
     -- rate limits and circuit breakers
     ('consume_rate_limit(endpoint text, cost integer DEFAULT 1, user_id text?) TABLE(allowed boolean, current bigint, '
@@ -327,7 +329,7 @@ SELECT set_eq(
                      run_details,compare_run_values,compare_runs,run_timeline,timeline,report_html,dashboard_html,report_timeline,
                      report_messages,report_tasks,report_retrievals,report_artifacts,report_logs,html_page,describe_open_runs,
                      health,read_metrics,openmetrics,quotas,read_quotas,usage_sums,
-                     session_state,read_session}'::text[])$$,
+                     session_state,read_session,import_cast,import_columns,import_targets,import_before,import_statements}'::text[])$$,
     'these functions only read');
 SELECT set_eq(
     $$SELECT proname::text FROM our_functions WHERE provolatile = 'i'$$,
@@ -336,7 +338,8 @@ SELECT set_eq(
                      html_text,html_time,html_phase,html_badge,html_line,html_cell,html_meter,html_tick,html_fact,html_details,
                      html_json,html_section,html_more,html_style,html_chart,
                      merge_patch,merge_patches_add,merge_patches_result,merge_patches,own_views,own_tables,
-                     conversation_query,compat_response,compat_total,compat_ai_runs_relations,compat_ai_runs_columns,compat_ai_runs_extras}'::text[])$$,
+                     compat_spark_relations,compat_spark_columns,compat_spark_extras,
+                     import_id_types,import_after,conversation_query,compat_response,compat_total,compat_ai_runs_relations,compat_ai_runs_columns,compat_ai_runs_extras}'::text[])$$,
     'these functions look at their arguments only; all others are volatile');
 
 SELECT set_eq(
@@ -573,7 +576,7 @@ SELECT set_eq(
           'callback_keys.key_id', 'callbacks.callback_id', 'callbacks.run_id', 'callbacks.digest', 'callbacks.user_id',
           'callbacks.received_at',
           'breakers.name',
- 'tiers.name', 'accounts.user_id', 'accounts.tier',
+ 'tiers.name', 'accounts.user_id', 'accounts.user_uuid', 'accounts.tier',
           'usage_records.usage_id', 'usage_records.user_id', 'usage_records.used_at',
           'reservations.reservation_id', 'reservations.user_id', 'reservations.state', 'reservations.expires_at', 'reservations.ended_at',
           'stat_deltas.user_id', 'stat_deltas.usage_on',
@@ -760,12 +763,12 @@ UNION ALL VALUES
 ('table retrievals', 'UPDATE (component_type, context, duration_ms, location, metadata, query, results, results_count, '
     'retrieval_type, task_id)'),
 ('table artifacts', 'INSERT (artifact_id, chunk_type, configuration, content, content_type, kind, metadata, name, ordinal, '
-                    'retrieval_id, run_id, similarity, size_bytes, source, source_document_id, source_document_name, '
-                    'task_id, type, url, user_id)'),
+                    'retrieval_id, run_id, session_id, similarity, size_bytes, source, source_document_id, '
+                    'source_document_name, task_id, type, url, user_id)'),
 ('table artifacts', 'UPDATE (chunk_type, configuration, content, content_type, kind, metadata, name, ordinal, '
                     'retrieval_id, similarity, size_bytes, source, source_document_id, source_document_name, '
                     'task_id, type, url)'),
-('table accounts', 'INSERT (user_id)'),
+('table accounts', 'INSERT (permissions, quotas, tier, user_id, user_uuid)'),
 ('table sessions', 'INSERT (metadata, session_id, user_id)'),
 ('table sessions', 'UPDATE (closed_at, metadata)'),
 ('table session_deltas', 'INSERT (delta, session_id, user_id, version)'),
@@ -779,12 +782,12 @@ SELECT set_eq(
 
 SELECT set_eq(
     $$SELECT object, privilege FROM all_privileges WHERE grantee = 'tap_service'$$,
-    $$SELECT * FROM client_privileges
+    $$SELECT object, replace(privilege, 'INSERT (delta, session_id', 'INSERT (created_at, delta, session_id') FROM client_privileges
       UNION ALL SELECT 'function ' || f, 'EXECUTE'
                 FROM unnest('{define_lifecycle,drop_lifecycle,rebuild_totals,claim_runs,expire_runs,purge_runs,
                               schedule_maintenance,unschedule_maintenance,has_cron,wake_worker,worker_state,
                               fold_statistics,purge_sessions,purge_callbacks,purge_usage,forget_reservations,on_finish,drop_on_finish,
-                              reset_rate_limit,breaker_allow,breaker_allow_or_fail,breaker_record,reset_breaker}'::text[]) f
+                              reset_rate_limit,breaker_allow,breaker_allow_or_fail,breaker_record,reset_breaker,import_table}'::text[]) f
       UNION ALL VALUES ('view worker_status', 'SELECT'), ('table finish_handlers', 'SELECT')
       UNION     SELECT 'table ' || t, p
                 FROM unnest('{runs,tasks,messages,logs,retrievals,artifacts,lifecycles,breakers,tiers,accounts,usage_records,sessions,callbacks}'::text[]) t,
@@ -825,7 +828,9 @@ SELECT is_empty(
              OR relation IN ('response_chunks', 'run_totals', 'open_runs', 'transitions', 'stat_deltas', 'stat_totals',
                              'lifecycles', 'installation', 'reservations', 'tiers', 'finish_handlers', 'breakers', 'session_snapshots',
                              'callback_keys', 'callbacks')
-              OR relation = 'accounts' AND attname <> 'user_id'
+              OR relation = 'accounts'
+                 -- what they give themselves is at most what the tier "free" has
+                 AND (p <> 'INSERT' OR attname NOT IN ('user_id', 'user_uuid', 'tier', 'permissions', 'quotas'))
               OR relation = 'usage_records' AND p = 'UPDATE'
              OR relkind = 'v'
              OR p = 'UPDATE' AND attname IN ('user_id', 'lifecycle')
