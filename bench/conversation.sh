@@ -4,7 +4,8 @@
 conversation_of() # kind relation messages
 {
 	local what name result
-	psql -c "CALL bench.converse('$2', $3)" -c 'VACUUM (ANALYZE)' -c CHECKPOINT
+	# nothing is left for the worker to write meanwhile
+	psql -c "CALL bench.converse('$2', $3)" -c 'SELECT run_tracker.fold_statistics()' -c 'VACUUM (ANALYZE)' -c CHECKPOINT >/dev/null
 	for what in append name; do
 		name="messages = messages || \$2"
 		[ "$what" = append ] || name="name = 'name ' || \$3"

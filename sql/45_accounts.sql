@@ -23,6 +23,7 @@ BEGIN
     IF TG_OP = 'INSERT' THEN
         NEW.user_id := COALESCE(NEW.user_id, NEW.user_uuid::text, run_tracker.current_user_id());
         NEW.user_uuid := CASE WHEN NEW.user_id ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' THEN NEW.user_id::uuid END;
+        NEW.tier := COALESCE(NEW.tier, 'free');
     ELSE
         NEW.user_uuid := OLD.user_uuid;
     END IF;
@@ -83,7 +84,10 @@ CREATE FUNCTION run_tracker.tiers_quotas() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    UPDATE run_tracker.accounts a SET quotas = NULL WHERE a.tier = NEW.name;
+    IF ROW(NEW.monthly_tokens, NEW.daily_requests, NEW.concurrent_sessions, NEW.monthly_cost)
+       IS DISTINCT FROM ROW(OLD.monthly_tokens, OLD.daily_requests, OLD.concurrent_sessions, OLD.monthly_cost) THEN
+        UPDATE run_tracker.accounts a SET quotas = NULL WHERE a.tier = NEW.name;
+    END IF;
     RETURN NULL;
 END
 $$;
@@ -207,11 +211,8 @@ BEGIN
     END IF;
     CREATE OR REPLACE TRIGGER zz_run_tracker_before BEFORE INSERT OR UPDATE ON run_tracker.tiers
         FOR EACH ROW EXECUTE FUNCTION run_tracker.tiers_before();
-    CREATE OR REPLACE TRIGGER run_tracker_quotas AFTER UPDATE ON run_tracker.tiers FOR EACH ROW
-        -- not ROW(...): that reads otherwise after each dump
-        WHEN (OLD.monthly_tokens IS DISTINCT FROM NEW.monthly_tokens OR OLD.daily_requests IS DISTINCT FROM NEW.daily_requests
-              OR OLD.concurrent_sessions IS DISTINCT FROM NEW.concurrent_sessions OR OLD.monthly_cost IS DISTINCT FROM NEW.monthly_cost)
-        EXECUTE FUNCTION run_tracker.tiers_quotas();
+    CREATE OR REPLACE TRIGGER run_tracker_quotas AFTER UPDATE ON run_tracker.tiers
+        FOR EACH ROW EXECUTE FUNCTION run_tracker.tiers_quotas();
     IF NOT run_tracker.has_policy('run_tracker.tiers', 'readable') THEN
         CREATE POLICY readable ON run_tracker.tiers FOR SELECT USING (true);
         COMMENT ON POLICY readable ON run_tracker.tiers IS 'Everyone may know what the tiers are.';

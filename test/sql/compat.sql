@@ -4,6 +4,7 @@
 \getenv abs_srcdir PG_ABS_SRCDIR
 \set common :abs_srcdir '/sql/common.psql'
 \i :common
+CALL pg_temp.forget();
 
 CREATE SCHEMA regress_compat;
 CREATE SCHEMA "Regress 'My' ""App""";
@@ -235,7 +236,7 @@ ALTER DEFAULT PRIVILEGES GRANT EXECUTE ON FUNCTIONS TO PUBLIC;
 ALTER DEFAULT PRIVILEGES REVOKE ALL ON TABLES FROM regress_compat_stranger;
 SELECT cardinality(run_tracker.drop_compat('workflow', 'regress_compat'));
 
-DELETE FROM run_tracker.runs;
+CALL pg_temp.forget();
 DROP SCHEMA regress_compat;
 DROP SCHEMA "Regress 'My' ""App""";
 DROP OWNED BY regress_compat_client, regress_compat_service;

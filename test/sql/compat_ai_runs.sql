@@ -5,6 +5,7 @@
 \getenv abs_srcdir PG_ABS_SRCDIR
 \set common :abs_srcdir '/sql/common.psql'
 \i :common
+CALL pg_temp.forget();
 
 CREATE SCHEMA regress_chat;
 GRANT USAGE ON SCHEMA regress_chat TO PUBLIC;
@@ -229,8 +230,7 @@ SELECT user_id FROM ai_runs WHERE user_id = 'carol';
 INSERT INTO ai_runs (user_id, name) VALUES ('dave', 'of dave'), ('', 'of nobody') RETURNING user_id, name;
 
 RESET ROLE;
-DELETE FROM run_tracker.runs;
-DELETE FROM run_tracker.usage_records;
+CALL pg_temp.forget();
 RESET search_path;
 SET client_min_messages = warning;
 SELECT run_tracker.drop_compat('ai_runs', 'regress_chat');

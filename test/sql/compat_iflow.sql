@@ -5,6 +5,7 @@
 \getenv abs_srcdir PG_ABS_SRCDIR
 \set common :abs_srcdir '/sql/common.psql'
 \i :common
+CALL pg_temp.forget();
 
 CREATE SCHEMA regress_iflow;
 GRANT USAGE ON SCHEMA regress_iflow TO PUBLIC;
@@ -242,7 +243,7 @@ RESET enable_bitmapscan;
 
 RESET ROLE;
 RESET TimeZone;
-DELETE FROM run_tracker.runs;
+CALL pg_temp.forget();
 RESET search_path;
 SELECT unnest(run_tracker.drop_compat('iflow', 'regress_iflow')) ORDER BY 1;
 DROP SCHEMA regress_iflow;

@@ -5,6 +5,7 @@
 \getenv abs_srcdir PG_ABS_SRCDIR
 \set common :abs_srcdir '/sql/common.psql'
 \i :common
+CALL pg_temp.forget();
 
 CREATE SCHEMA regress_plans;
 GRANT USAGE ON SCHEMA regress_plans TO PUBLIC;
@@ -12,7 +13,7 @@ CREATE ROLE regress_plans_client;
 CREATE ROLE regress_plans_service;
 SELECT run_tracker.grant_client('regress_plans_client');
 SELECT run_tracker.grant_service('regress_plans_service');
-SELECT count(run_tracker.create_compat(a, 'regress_plans')) FROM unnest('{spar,iflow,ai_runs,workflow}'::text[]) a;
+SELECT count(run_tracker.create_compat(a, 'regress_plans')) FROM unnest('{spar,iflow,ai_runs,spark,workflow}'::text[]) a;
 SET search_path = regress_plans;
 
 -- 20 users, 4 applications, the last 100 days: 125 runs of each application a day, of which the 25 latest are under way
@@ -32,6 +33,14 @@ SELECT run_id, run_id, 'completed', created_at, created_at FROM run_tracker.runs
 INSERT INTO run_tracker.artifacts (run_id, artifact_id, kind, created_at) SELECT run_id, run_id, 'component', created_at FROM run_tracker.runs WHERE lifecycle = 'iflow' ORDER BY created_at DESC LIMIT 5000;
 INSERT INTO run_tracker.retrievals (run_id, retrieval_id, retrieval_type, created_at) SELECT run_id, run_id, 'hybrid', created_at FROM run_tracker.runs WHERE lifecycle = 'iflow' ORDER BY created_at DESC LIMIT 5000;
 INSERT INTO run_tracker.logs (run_id, log_id, level, message, created_at) SELECT run_id, run_id, 'ERROR', 'x', created_at FROM run_tracker.runs WHERE lifecycle = 'iflow' ORDER BY created_at DESC LIMIT 5000;
+INSERT INTO run_tracker.sessions (session_id, user_id, created_at, updated_at, closed_at)
+SELECT run_id, user_id, created_at, created_at, CASE WHEN created_at < now() - interval '10 days' THEN created_at END FROM run_tracker.runs WHERE lifecycle = 'workflow' ORDER BY created_at DESC LIMIT 5000;
+INSERT INTO run_tracker.usage_records (usage_id, user_id, source, session_id, endpoint, requests, total_tokens, used_at)
+SELECT gen_random_uuid(), user_id, CASE n WHEN 2 THEN 'request' ELSE 'call' END, CASE n WHEN 2 THEN session_id::uuid END, 'chat', n / 2, 1, created_at
+FROM (SELECT user_id, created_at, session_id FROM run_tracker.sessions) s, generate_series(1, 2) n;
+INSERT INTO run_tracker.runs (lifecycle, user_id, session_id, status, created_at, finished_at)
+SELECT 'build', user_id, session_id, CASE WHEN created_at < now() - interval '1 day' THEN 'completed' ELSE 'queued' END, created_at, CASE WHEN created_at < now() - interval '1 day' THEN created_at END FROM run_tracker.sessions;
+ANALYZE run_tracker.sessions, run_tracker.usage_records;
 ANALYZE run_tracker.runs, run_tracker.tasks, run_tracker.artifacts, run_tracker.retrievals, run_tracker.logs, run_tracker.open_runs;
 
 -- What is read, and by which conditions of an index; and what is sorted before the first rows are returned. Whether an
@@ -103,6 +112,17 @@ BEGIN
         'SELECT * FROM workflow_executions WHERE created_at > now() - interval ''24 hours'' ORDER BY created_at DESC',
         'SELECT * FROM workflow_executions WHERE status = ''running'' AND created_at < now() - interval ''5 minutes''',
         'SELECT count(*) FROM workflow_executions WHERE workflow_id = ''wf-1'' AND status = ''completed''',
+        'SELECT * FROM spark_user_profiles WHERE user_id = $user',
+        'SELECT * FROM spark_sessions WHERE session_id = $id',
+        'SELECT * FROM spark_sessions WHERE user_id = $user AND updated_at > now() - interval ''1 hour''',
+        'SELECT sum(tokens_used), count(*) FROM spark_token_usage WHERE user_id = $user AND created_at >= date_trunc(''month'', now())',
+        'SELECT * FROM spark_requests WHERE session_id = $id ORDER BY created_at DESC',
+        'SELECT * FROM spark_requests WHERE user_id = $user AND created_at > now() - interval ''24 hours''',
+        'SELECT * FROM spark_deltas WHERE session_id = $id ORDER BY version',
+        'SELECT * FROM spark_generated_scripts WHERE session_id = $id',
+        'SELECT * FROM spark_files WHERE id = $id',
+        'SELECT * FROM spark_build_jobs WHERE job_id = $id',
+        'SELECT * FROM spark_build_jobs WHERE status = ''queued'' ORDER BY priority DESC, created_at LIMIT 1',
         'DELETE FROM workflow_executions WHERE status <> ''running'' AND created_at < now() - interval ''99 days'''] LOOP
         RETURN QUERY SELECT pg_temp.plan(replace(replace(query, '$id', id), '$user', user_id));
     END LOOP;
@@ -121,8 +141,8 @@ RESET ROLE;
 \pset format aligned
 
 RESET search_path;
-TRUNCATE run_tracker.runs, run_tracker.tasks, run_tracker.messages, run_tracker.logs, run_tracker.retrievals, run_tracker.artifacts, run_tracker.transitions;
-SELECT count(run_tracker.drop_compat(a, 'regress_plans')) FROM unnest('{spar,iflow,ai_runs,workflow}'::text[]) a;
+CALL pg_temp.forget();
+SELECT count(run_tracker.drop_compat(a, 'regress_plans')) FROM unnest('{spar,iflow,ai_runs,spark,workflow}'::text[]) a;
 DROP SCHEMA regress_plans;
 DROP OWNED BY regress_plans_client, regress_plans_service;
 DROP ROLE regress_plans_client, regress_plans_service;

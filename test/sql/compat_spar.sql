@@ -4,6 +4,7 @@
 \getenv abs_srcdir PG_ABS_SRCDIR
 \set common :abs_srcdir '/sql/common.psql'
 \i :common
+CALL pg_temp.forget();
 
 CREATE SCHEMA regress_spar;
 GRANT USAGE ON SCHEMA regress_spar TO PUBLIC;
@@ -119,7 +120,7 @@ SELECT cleanup_spar_runs('-1 day');
 SELECT run_id FROM spar_runs ORDER BY run_id;
 
 RESET ROLE;
-DELETE FROM run_tracker.runs;
+CALL pg_temp.forget();
 RESET search_path;
 SELECT run_tracker.drop_compat('spar', 'regress_spar');
 DROP SCHEMA regress_spar;

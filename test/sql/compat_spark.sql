@@ -4,6 +4,7 @@
 \getenv abs_srcdir PG_ABS_SRCDIR
 \set common :abs_srcdir '/sql/common.psql'
 \i :common
+CALL pg_temp.forget();
 
 CREATE SCHEMA regress_spark;
 GRANT USAGE ON SCHEMA regress_spark TO PUBLIC;
@@ -307,8 +308,9 @@ DECLARE
     line text;
 BEGIN
     FOR line IN EXECUTE 'EXPLAIN (COSTS OFF) ' || query LOOP
-        IF line ~ 'Scan|Sort|LockRows' AND line !~ 'Function Scan|Sort Key' THEN
-            RETURN NEXT regexp_replace(line, '^ *(-> *)?', '');
+        -- which of the indexes on runs that would do, and whether it sorts the few rows, is the planner's choice
+        IF line ~ 'Scan|LockRows' AND line !~ 'Function Scan' THEN
+            RETURN NEXT regexp_replace(regexp_replace(line, '^ *(-> *)?', ''), 'using (?!runs_build)\w+ on runs r', 'on runs r');
         END IF;
     END LOOP;
 END
@@ -375,6 +377,7 @@ DELETE FROM run_tracker.accounts;
 RESET search_path;
 SELECT count(*) AS dropped FROM unnest(run_tracker.drop_compat('spark', 'regress_spark'));
 SELECT c.relname FROM pg_class c WHERE c.relnamespace = 'run_tracker'::regnamespace AND c.relname ~ '(_uuid_|sessions?_id_idx|_build_|artifact_id_idx|open_created)' ORDER BY 1;
+CALL pg_temp.forget();
 DROP SCHEMA regress_spark;
 DROP OWNED BY regress_spark_client, regress_spark_reader, regress_spark_service;
 DROP ROLE regress_spark_client, regress_spark_reader, regress_spark_service, regress_spark_stranger;

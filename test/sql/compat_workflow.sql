@@ -5,6 +5,7 @@
 \getenv abs_srcdir PG_ABS_SRCDIR
 \set common :abs_srcdir '/sql/common.psql'
 \i :common
+CALL pg_temp.forget();
 
 CREATE SCHEMA regress_workflow;
 GRANT USAGE ON SCHEMA regress_workflow TO PUBLIC;
@@ -290,7 +291,7 @@ SELECT count(*) FROM pg_temp.policies();
 CALL pg_temp.try($$SELECT run_tracker.create_compat('spar', 'regress_workflow2', public_rows => true)$$);
 DROP SCHEMA regress_workflow2;
 
-DELETE FROM run_tracker.runs;
+CALL pg_temp.forget();
 RESET search_path;
 SELECT unnest(run_tracker.drop_compat('workflow', 'regress_workflow'));
 SELECT count(*) FROM pg_temp.policies();

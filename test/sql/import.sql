@@ -4,6 +4,7 @@
 \getenv abs_srcdir PG_ABS_SRCDIR
 \set common :abs_srcdir '/sql/common.psql'
 \i :common
+CALL pg_temp.forget();
 \set ECHO none
 SET client_min_messages = warning;
 ALTER PROCEDURE pg_temp.try RENAME TO run;
@@ -300,10 +301,7 @@ CALL pg_temp.run($$SELECT run_tracker.import_table('iflow', 'regress_odd.many', 
 CALL pg_temp.run($$SELECT run_tracker.import_table('ai_runs', 'regress_odd.many', 'ai_runs')$$);
 
 \set ECHO none
-DELETE FROM run_tracker.runs;
-DELETE FROM run_tracker.sessions;
-DELETE FROM run_tracker.usage_records;
-DELETE FROM run_tracker.accounts;
+CALL pg_temp.forget();
 SELECT count(run_tracker.drop_compat(a, 'regress_new')) AS dropped FROM unnest('{spar,iflow,ai_runs,spark,workflow}'::text[]) a \gset
 DROP SCHEMA regress_new, regress_odd, old_spar, old_iflow, old_ai_runs, old_spark, old_workflow, auth CASCADE;
 DROP OWNED BY regress_life_user, regress_life_service;

@@ -69,8 +69,8 @@ UPDATE run_tracker.tasks SET status = 'completed', phase = 'succeeded', finished
 WHERE name ~ '[67]$';
 DELETE FROM run_tracker.tasks WHERE name ~ '77';
 DELETE FROM run_tracker.messages WHERE seq = 1;
-INSERT INTO run_tracker.logs (run_id, seq, user_id, level, message, created_at)
-SELECT run_id, 1000, user_id, 'ERROR', 'untracked', now() FROM run_tracker.runs WHERE priority = 1;
+INSERT INTO run_tracker.logs (run_id, seq, log_id, user_id, level, message, created_at)
+SELECT run_id, 1000, gen_random_uuid(), user_id, 'ERROR', 'untracked', now() FROM run_tracker.runs WHERE priority = 1;
 INSERT INTO run_tracker.runs (run_id, user_id, lifecycle, status, phase, priority, attempt, max_attempts, created_at, updated_at, finished_at)
 SELECT ('00000000-0000-7000-8009-00000000000' || n)::uuid, 'untracked', 'run', CASE n WHEN 1 THEN 'completed' ELSE 'pending' END,
        CASE n WHEN 1 THEN 'succeeded' ELSE 'queued' END, 0, 1, 1, now(), now(), CASE n WHEN 1 THEN now() END

@@ -279,6 +279,9 @@ SELECT set_eq(
     ('unschedule_maintenance() bigint'),
     ('has_cron() boolean'),
     -- views of applications
+    ('create_compat(application text, schema regnamespace, id_types jsonb DEFAULT ''{}''::jsonb, public_rows boolean DEFAULT false) text[]'),
+    ('drop_compat(application text, schema regnamespace) text[]'),
+    ('set_keys(base jsonb, old jsonb, new jsonb) jsonb'),
     ('import_table(application text, source regclass, relation text?) TABLE(copied bigint, present bigint, refused bigint, refusals jsonb, '
      'ignored_columns text[])'),
     ('resolve_conflict(view regclass, new record, repeatable boolean DEFAULT false) record'),
@@ -329,7 +332,7 @@ SELECT set_eq(
                      run_details,compare_run_values,compare_runs,run_timeline,timeline,report_html,dashboard_html,report_timeline,
                      report_messages,report_tasks,report_retrievals,report_artifacts,report_logs,html_page,describe_open_runs,
                      health,read_metrics,openmetrics,quotas,read_quotas,usage_sums,
-                     session_state,read_session,import_cast,import_columns,import_targets,import_before,import_statements}'::text[])$$,
+                     session_state,read_session,compat_objects,import_cast,import_columns,import_targets,import_before,import_statements}'::text[])$$,
     'these functions only read');
 SELECT set_eq(
     $$SELECT proname::text FROM our_functions WHERE provolatile = 'i'$$,
@@ -338,6 +341,11 @@ SELECT set_eq(
                      html_text,html_time,html_phase,html_badge,html_line,html_cell,html_meter,html_tick,html_fact,html_details,
                      html_json,html_section,html_more,html_style,html_chart,
                      merge_patch,merge_patches_add,merge_patches_result,merge_patches,own_views,own_tables,
+                     set_keys,compat_id,compat_id_types,compat_key,compat_mark,
+                     compat_spar_relations,compat_spar_columns,compat_spar_extras,
+                     compat_iflow_relations,compat_iflow_columns,compat_iflow_extras,
+                     compat_workflow_relations,compat_workflow_columns,compat_workflow_extras,
+                     compat_spark_relations,compat_spark_columns,compat_spark_extras,
                      import_id_types,import_after,conversation_query,compat_response,compat_total,compat_ai_runs_relations,compat_ai_runs_columns,compat_ai_runs_extras}'::text[])$$,
     'these functions look at their arguments only; all others are volatile');
 
@@ -345,7 +353,7 @@ SELECT set_eq(
     $$SELECT proname::text FROM our_functions WHERE proparallel = 's'$$,
     ARRAY['tracker_version', 'current_user_id', 'is_service', 'log_level_rank', 'uuidv7', 'histogram_bucket', 'histogram_bound',
           'histogram_quantile', 'histogram_count', 'histogram_accumulate', 'histogram_result', 'merge_histograms',
-          'merge_patch', 'merge_patches_add', 'merge_patches_result', 'merge_patches', 'conversation_query'],
+          'merge_patch', 'merge_patches_add', 'merge_patches_result', 'merge_patches', 'conversation_query', 'set_keys'],
     'parallel workers may call these functions');
 
 SELECT is_empty(
@@ -366,7 +374,7 @@ SELECT set_eq(
     ARRAY['tracker_version', 'current_user_id', 'is_service', 'uuidv7', 'log_level_rank',
           'lifecycles_after', 'runs_before', 'runs_after', 'tasks_before', 'tasks_after', 'messages_before',
           'messages_after', 'logs_before', 'logs_after', 'retrievals_before', 'retrievals_after', 'artifacts_before',
-          'artifacts_after', 'require_tables', 'histogram_bucket', 'histogram_bound', 'histogram_quantile', 'histogram_count',
+          'artifacts_after', 'compat_delete', 'require_tables', 'histogram_bucket', 'histogram_bound', 'histogram_quantile', 'histogram_count',
           'histogram_accumulate', 'histogram_result', 'merge_histograms',
           -- this one registers the search path of its caller
           'on_finish',
@@ -575,7 +583,7 @@ SELECT set_eq(
           'callback_keys.key_id', 'callbacks.callback_id', 'callbacks.run_id', 'callbacks.digest', 'callbacks.user_id',
           'callbacks.received_at',
           'breakers.name',
- 'tiers.name', 'accounts.user_id', 'accounts.tier',
+ 'tiers.name', 'accounts.user_id', 'accounts.user_uuid', 'accounts.tier',
           'usage_records.usage_id', 'usage_records.user_id', 'usage_records.used_at',
           'reservations.reservation_id', 'reservations.user_id', 'reservations.state', 'reservations.expires_at', 'reservations.ended_at',
           'stat_deltas.user_id', 'stat_deltas.usage_on',
@@ -736,7 +744,7 @@ SELECT 'function ' || f, 'EXECUTE'
 FROM unnest('{uuidv7,create_run,start_run,complete_run,fail_run,cancel_run,retry_run,transition_run,update_progress,
               create_task,start_task,complete_task,fail_task,cancel_task,append_response,add_message,write_messages,add_log,
               log_retrieval,add_artifact,heartbeat_run,release_run,create_runs,create_tasks,complete_tasks,check_batch,
-              task_target,consume_rate_limit,consume_rate_limit_or_fail,resolve_conflict,
+              task_target,consume_rate_limit,consume_rate_limit_or_fail,resolve_conflict,set_keys,
               open_session,touch_session,close_session,append_delta,
 ensure_account,record_usage,log_request,reserve_usage,settle_usage,release_usage}'::text[]) f
 UNION ALL VALUES
@@ -756,18 +764,18 @@ UNION ALL VALUES
                 'service, status, time_to_first_token_ms, total_tokens)'),
 ('table messages', 'INSERT (content, metadata, name, parts, role, run_id, task_id, user_id)'),
 ('table messages', 'UPDATE (content, metadata, name, parts, role, task_id)'),
-('table logs', 'INSERT (category, details, level, message, run_id, step_name, task_id, user_id)'),
+('table logs', 'INSERT (category, details, level, log_id, message, run_id, step_name, task_id, user_id)'),
 ('table retrievals', 'INSERT (component_type, context, duration_ms, location, metadata, query, results, results_count, '
                      'retrieval_id, retrieval_type, run_id, task_id, user_id)'),
 ('table retrievals', 'UPDATE (component_type, context, duration_ms, location, metadata, query, results, results_count, '
     'retrieval_type, task_id)'),
 ('table artifacts', 'INSERT (artifact_id, chunk_type, configuration, content, content_type, kind, metadata, name, ordinal, '
-                    'retrieval_id, run_id, similarity, size_bytes, source, source_document_id, source_document_name, '
-                    'task_id, type, url, user_id)'),
+                    'retrieval_id, run_id, session_id, similarity, size_bytes, source, source_document_id, '
+                    'source_document_name, task_id, type, url, user_id)'),
 ('table artifacts', 'UPDATE (chunk_type, configuration, content, content_type, kind, metadata, name, ordinal, '
                     'retrieval_id, similarity, size_bytes, source, source_document_id, source_document_name, '
                     'task_id, type, url)'),
-('table accounts', 'INSERT (user_id)'),
+('table accounts', 'INSERT (permissions, quotas, tier, user_id, user_uuid)'),
 ('table sessions', 'INSERT (metadata, session_id, user_id)'),
 ('table sessions', 'UPDATE (closed_at, metadata)'),
 ('table session_deltas', 'INSERT (delta, session_id, user_id, version)'),
@@ -827,7 +835,9 @@ SELECT is_empty(
              OR relation IN ('response_chunks', 'run_totals', 'open_runs', 'transitions', 'stat_deltas', 'stat_totals',
                              'lifecycles', 'installation', 'reservations', 'tiers', 'finish_handlers', 'breakers', 'session_snapshots',
                              'callback_keys', 'callbacks')
-              OR relation = 'accounts' AND attname <> 'user_id'
+              OR relation = 'accounts'
+                 -- what they give themselves is at most what the tier "free" has
+                 AND (p <> 'INSERT' OR attname NOT IN ('user_id', 'user_uuid', 'tier', 'permissions', 'quotas'))
               OR relation = 'usage_records' AND p = 'UPDATE'
              OR relkind = 'v'
              OR p = 'UPDATE' AND attname IN ('user_id', 'lifecycle')
