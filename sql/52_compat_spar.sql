@@ -53,8 +53,10 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $body$
            count(*) FILTER (WHERE r.status IN ('failed', 'timeout')),
            round(100.0 * count(*) FILTER (WHERE r.status = 'completed') / count(*), 2),
            round(avg(r.processing_duration_ms) FILTER (WHERE r.status = 'completed'))
-    FROM @schema@.spar_runs r
-    WHERE $1 IS NULL OR r.user_id = $1
+    -- the half that is not asked for is not read
+    FROM (SELECT * FROM @schema@.spar_runs WHERE $1 IS NULL
+          UNION ALL
+          SELECT * FROM @schema@.spar_runs u WHERE u.user_id = $1) r
     GROUP BY r.user_id
 $body$$f$,
      'Runs of a user (by default of everyone whose runs the caller may see): how many, how many were completed and failed or timed out, success rate in %, average duration of completed runs in ms.'),

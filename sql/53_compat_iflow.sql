@@ -160,8 +160,11 @@ CREATE OR REPLACE FUNCTION @schema@.iflow_job_list(status text DEFAULT NULL, pla
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $body$
     SELECT jsonb_build_object('success', true, 'jobs', COALESCE(jsonb_agg(to_jsonb(p) ORDER BY p.created_at DESC, p.job_id DESC), '[]'))
     FROM (SELECT j.job_id, j.status, j.progress, j.platform, j.iflow_name, j.created_at, j.completed_at
-          FROM @schema@.iflow_jobs j
-          WHERE ($1 IS NULL OR j.status = $1) AND ($2 IS NULL OR j.platform = $2) AND ($5 IS NULL OR j.user_id = $5)
+          -- the half that is not asked for is not read
+          FROM (SELECT * FROM @schema@.iflow_jobs WHERE $5 IS NULL
+                UNION ALL
+                SELECT * FROM @schema@.iflow_jobs u WHERE u.user_id = $5) j
+          WHERE ($1 IS NULL OR j.status = $1) AND ($2 IS NULL OR j.platform = $2)
           ORDER BY j.created_at DESC, j.job_id DESC
           LIMIT GREATEST($4, 0) OFFSET (GREATEST($3, 1) - 1)::bigint * GREATEST($4, 0)) p
 $body$$f$,

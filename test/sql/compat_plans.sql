@@ -6,6 +6,8 @@
 \set common :abs_srcdir '/sql/common.psql'
 \i :common
 CALL pg_temp.forget();
+-- what other tests have left behind in the files must not change plans
+VACUUM FULL run_tracker.runs, run_tracker.tasks, run_tracker.sessions, run_tracker.usage_records, run_tracker.artifacts;
 
 CREATE SCHEMA regress_plans;
 GRANT USAGE ON SCHEMA regress_plans TO PUBLIC;
@@ -58,6 +60,9 @@ BEGIN
         line := regexp_replace(line, '^(Index (Only )?Scan) (Backward )?using (\w+)( on .*)?', 'Index Scan using \4');
         line := regexp_replace(line, 'CASE WHEN \((\w+\.)?(\w+) ~ ''[^'']*''::text\) THEN \(?(\w+\.)?\w+\)?::(\w+) ELSE NULL::\w+ END', '\2::\4', 'g');
         line := regexp_replace(line, '\$[0-9]+|\(?InitPlan [0-9]+\)?\.col1', '(SELECT current_user_id())', 'g');
+        -- either index finds the one run; the planner takes the one that happens to be smaller
+        line := replace(line, 'runs_run_id_user_id_key', 'runs_pkey');
+        line := regexp_replace(line, '^Index Cond: \(\((run_id = [^)]*)\) AND \(user_id = \(SELECT current_user_id\(\)\)\)\)', 'Index Cond: (\1)');
         line := regexp_replace(line, '''@ ([0-9]+ \w+)''', '''\1''', 'g');
         IF line ~ '^(Index Scan|Seq Scan|Index Cond)' OR line ~ 'Sort$' AND query ~ 'LIMIT' THEN
             RETURN NEXT '    ' || line;
