@@ -311,9 +311,12 @@ rt_limits_lock(Datum user_id)
 	(void) LockAcquire(&tag, ExclusiveLock, false, false);
 }
 
-/* Is there an account of that user, be it one that has not been committed yet? */
+/*
+ * Is there an account of that user, committed or of this transaction?  One that another is
+ * inserting need not be in all indexes yet.
+ */
 static bool
-is_being_made(Relation rel, Datum user_id)
+is_made(Relation rel, Datum user_id)
 {
 	SnapshotData dirty;
 	RtProbe probe;
@@ -321,7 +324,7 @@ is_being_made(Relation rel, Datum user_id)
 
 	InitDirtySnapshot(dirty);
 	rt_probe_begin_name(&probe, rel, user_id, &dirty);
-	found = rt_probe_next(&probe, ForwardScanDirection);
+	found = rt_probe_next(&probe, ForwardScanDirection) && !TransactionIdIsValid(dirty.xmin);
 	rt_probe_end(&probe);
 	return found;
 }
@@ -329,9 +332,9 @@ is_being_made(Relation rel, Datum user_id)
 /*
  * An account is about to be inserted.  It has two unique keys, and ON CONFLICT looks at one:
  * of two that insert at the same time, the second could fail on the other.  So whoever
- * inserts an account that is not there yet keeps others from that until it is there.  One
- * lock is held at a time, however many accounts a statement makes, and nobody asks for it
- * who will wait for the end of the transaction that has inserted the account.
+ * inserts an account that is not there yet keeps others from that until it is there, in
+ * all indexes.  One lock is held at a time, however many accounts a statement makes; who
+ * waits for it would wait for the end of the transaction that inserts the account anyway.
  */
 static void
 lock_making(Relation rel, Datum user_id)
@@ -339,7 +342,7 @@ lock_making(Relation rel, Datum user_id)
 	static LOCKTAG tag;
 	ResourceOwner save = CurrentResourceOwner;
 
-	if (!rt_identity_owns(user_id) || is_being_made(rel, user_id))
+	if (!rt_identity_owns(user_id) || is_made(rel, user_id))
 		return;
 	PG_TRY();
 	{

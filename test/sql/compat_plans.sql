@@ -141,7 +141,11 @@ RESET ROLE;
 \pset format aligned
 
 RESET search_path;
+-- what the planner has learned is forgotten, too
 CALL pg_temp.forget();
+TRUNCATE run_tracker.runs, run_tracker.tasks, run_tracker.logs, run_tracker.retrievals, run_tracker.artifacts, run_tracker.messages, run_tracker.transitions,
+    run_tracker.usage_records, run_tracker.sessions, run_tracker.session_deltas, run_tracker.session_snapshots;
+DELETE FROM pg_statistic s USING pg_class c WHERE c.oid = s.starelid AND c.relnamespace = 'run_tracker'::regnamespace;
 SELECT count(run_tracker.drop_compat(a, 'regress_plans')) FROM unnest('{spar,iflow,ai_runs,spark,workflow}'::text[]) a;
 DROP SCHEMA regress_plans;
 DROP OWNED BY regress_plans_client, regress_plans_service;

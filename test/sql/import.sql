@@ -27,6 +27,11 @@ ALTER PROCEDURE pg_temp.try RENAME TO run;
 RESET search_path;
 SELECT run_tracker.grant_client('regress_life_user') IS NULL AS granted,
        run_tracker.grant_service('regress_life_service') IS NULL AS granted_service \gset
+-- users of other tests have the same names
+DELETE FROM run_tracker.runs;
+DELETE FROM run_tracker.usage_records;
+DELETE FROM run_tracker.stat_deltas;
+DELETE FROM run_tracker.stat_totals;
 -- the columns of a view that do not show what the old table has
 CREATE FUNCTION pg_temp.differences(application text)
 RETURNS TABLE (relation text, name text, rows bigint, old_value text, new_value text)
