@@ -7,7 +7,7 @@ CREATE FUNCTION run_tracker.compat_delete() RETURNS trigger
 LANGUAGE c
 AS 'MODULE_PATHNAME', 'run_tracker_compat_delete';
 COMMENT ON FUNCTION run_tracker.compat_delete() IS
-'Trigger INSTEAD OF DELETE of the views that create_compat() makes: deletes the row that the view shows, if it is the user''s own or a service deletes it. Arguments: table, then pairs of a column of the table and the column of the view that shows it.';
+'Trigger INSTEAD OF DELETE of the views that create_compat() makes: deletes the row that the view shows, if it is the user''s own or a service deletes it. Arguments: table, then pairs of a column of the table and the column of the view that shows it, first those of the key, and then, marked with "+", others that tell rows with the same key from each other.';
 
 CREATE FUNCTION run_tracker.set_keys(base jsonb, old jsonb, new jsonb) RETURNS jsonb
 LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
@@ -335,8 +335,8 @@ BEGIN
     ELSIF schema IS NULL OR NOT EXISTS (SELECT FROM pg_namespace n WHERE n.oid = schema) THEN
         RAISE EXCEPTION 'argument "schema" must name a schema' USING ERRCODE = 'invalid_parameter_value';
     ELSIF schema = 'run_tracker'::regnamespace OR schema = 'information_schema'::regnamespace OR schema::text LIKE 'pg\_%'
-          -- the end of a function
-          OR schema::text ~ '[$](body|do)[$]' THEN
+          -- the end of a function, and what is replaced in definitions
+          OR schema::text ~ '[$](body|do)[$]|@schema(_text)?@' THEN
         RAISE EXCEPTION 'schema % is not for views of applications', schema
             USING ERRCODE = 'invalid_parameter_value', HINT = 'Name the schema in which the application looks for its tables.';
     END IF;
@@ -433,9 +433,13 @@ BEGIN
         EXECUTE format('CREATE OR REPLACE TRIGGER run_tracker_delete INSTEAD OF DELETE ON %s
                         FOR EACH ROW EXECUTE FUNCTION run_tracker.compat_delete(%s)', view,
                        (SELECT concat_ws(', ', quote_literal(rel.base),
-                                         string_agg(format('%L, %L', c.target, c.name), ', ' ORDER BY c.n))
-                        FROM run_tracker.compat_columns(application, types) c
-                        WHERE c.relation = rel.relation AND c.name = ANY (rel.keys)));
+                                         string_agg(format('%L, %L', CASE WHEN k.is_key THEN '' ELSE '+' END || c.target, c.name),
+                                                    ', ' ORDER BY k.is_key DESC, c.n))
+                        FROM run_tracker.compat_columns(application, types) c, LATERAL (SELECT c.name = ANY (rel.keys)) AS k (is_key)
+                        WHERE c.relation = rel.relation
+                          -- the table need not keep the key of the view unique
+                          AND (k.is_key OR c.who = 'key' AND c.reads = 'r.' || c.target
+                                           AND NOT run_tracker.compat_is_unique(application, types, rel.relation))));
         IF is_new THEN
             PERFORM run_tracker.compat_grant(view);
         END IF;

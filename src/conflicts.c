@@ -230,7 +230,11 @@ returned_row(const Conflict *c)
 {
 	if (SPI_processed == 0)
 		return NULL;
-	if (SPI_processed > 1 || SPI_tuptable->tupdesc->natts != RelationGetDescr(c->rel)->natts)
+	if (SPI_processed > 1)
+		ereport(ERROR, (errcode(ERRCODE_CARDINALITY_VIOLATION),
+						errmsg("view \"%s\" shows more than one row with the same key",
+							   RelationGetRelationName(c->rel))));
+	if (SPI_tuptable->tupdesc->natts != RelationGetDescr(c->rel)->natts)
 		elog(ERROR, "unexpected rows of view \"%s\"", RelationGetRelationName(c->rel));
 	return SPI_tuptable->vals[0];
 }
@@ -430,7 +434,10 @@ run_tracker_resolve_conflict(PG_FUNCTION_ARGS)
 	repeatable = !PG_ARGISNULL(2) && PG_GETARG_BOOL(2);
 	frame = find_frame(PG_GETARG_OID(0));
 
-	conflict.rel = relation_open(PG_GETARG_OID(0), AccessShareLock);
+	conflict.rel = try_relation_open(PG_GETARG_OID(0), AccessShareLock);
+	if (conflict.rel == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE), errmsg("argument \"view\" must name a view")));
 	if (!describe_conflict(&conflict, proposed))
 		raise_duplicate(&conflict);
 	/* expressions of one user's must not be evaluated with the rights of another */

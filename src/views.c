@@ -77,10 +77,15 @@ rt_view_describe(RtView *view, Relation rel)
 	for (int i = 0; i < triggers->numtriggers; i++)
 	{
 		Trigger *trigger = &triggers->triggers[i];
-		int n = trigger->tgnargs / 2;
+		int n = 0;
 
 		if (trigger->tgfoid != function || !TRIGGER_FOR_DELETE(trigger->tgtype) ||
-			trigger->tgnargs % 2 == 0 || n < 1 || n > RT_VIEW_MAX_KEYS)
+			trigger->tgnargs % 2 == 0)
+			continue;
+		/* what is marked with + is no part of the key */
+		while (2 * n + 2 < trigger->tgnargs && trigger->tgargs[2 * n + 1][0] != '+')
+			n++;
+		if (n < 1 || n > RT_VIEW_MAX_KEYS)
 			continue;
 		view->table = trigger->tgargs[0];
 		view->nkeys = n;
