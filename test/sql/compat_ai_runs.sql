@@ -204,7 +204,7 @@ DECLARE
 BEGIN
     EXECUTE 'EXPLAIN (FORMAT JSON) ' || query INTO plan;
     RETURN QUERY
-    SELECT string_agg(DISTINCT COALESCE(n ->> 'Relation Name', substring(n ->> 'Index Name', '[a-z]+')), ', ') FILTER (WHERE n ->> 'Node Type' ~ 'Index|Bitmap'),
+    SELECT string_agg(DISTINCT n ->> 'Relation Name', ', ') FILTER (WHERE n ->> 'Node Type' ~ 'Index|Bitmap'),
            string_agg(DISTINCT n ->> 'Relation Name', ', ') FILTER (WHERE n ->> 'Node Type' = 'Seq Scan')
     FROM jsonb_path_query(plan, '$.**') n WHERE jsonb_typeof(n) = 'object' AND n ? 'Node Type';
 END
