@@ -24,7 +24,7 @@ AS $$
         ('inputs', 'jsonb', 'COALESCE(r.inputs, ''{}'')', 'inputs', NULL, 'client', 'What the run works on.'),
         ('settings', 'jsonb', 'COALESCE(r.settings, ''{}'')', 'settings', NULL, 'client', 'How it does.'),
         ('plan', 'jsonb', NULL, 'plan', NULL, 'client', 'Plan of the agent.'),
-        ('step_results', 'jsonb', NULL, 'metrics.step_results', NULL, 'client', 'Results of its steps.'),
+        ('step_results', 'jsonb', NULL, 'metadata.step_results', NULL, 'client', 'Results of its steps.'),
         ('reflections', 'jsonb', NULL, 'reflections', NULL, 'client', 'What the agent thinks of its results.'),
         ('quality_score', 'numeric', NULL, 'result.quality_score', NULL, 'client', 'Quality of the result.'),
         ('competencies', 'jsonb', NULL, 'result.competencies', NULL, 'client', 'Competencies that were found.'),

@@ -43,12 +43,12 @@ SELECT count(*) AS of_nobody FROM spar_runs WHERE user_id IS NULL;
 
 -- the columns of a JSON column change on their own, and what others keep there stays
 RESET ROLE;
-UPDATE run_tracker.runs SET result = '{"tool": "x", "quality_score": "no number", "insights": null}', metrics = '{"steps": 1}'
+UPDATE run_tracker.runs SET result = '{"tool": "x", "quality_score": "no number", "insights": null}', metadata = '{"steps": 1}'
 WHERE run_id = '10000000-0000-4000-8000-00000000000a';
 :as_alice
 SELECT quality_score, insights, step_results FROM spar_runs WHERE run_id = '10000000-0000-4000-8000-00000000000a';
 UPDATE spar_runs SET quality_score = 0.5, step_results = '[2]' WHERE run_id = '10000000-0000-4000-8000-00000000000a' RETURNING quality_score, insights, step_results;
-SELECT result, metrics FROM run_tracker.runs WHERE run_id = '10000000-0000-4000-8000-00000000000a';
+SELECT result, metadata FROM run_tracker.runs WHERE run_id = '10000000-0000-4000-8000-00000000000a';
 UPDATE spar_runs SET quality_score = NULL WHERE run_id = '10000000-0000-4000-8000-00000000000a' RETURNING quality_score;
 SELECT result FROM run_tracker.runs WHERE run_id = '10000000-0000-4000-8000-00000000000a';
 
@@ -118,6 +118,49 @@ SELECT cleanup_spar_runs();
 SELECT cleanup_spar_runs('-1 day');
 :as_service
 SELECT run_id FROM spar_runs ORDER BY run_id;
+
+-- a callback fills in what the view shows; the entry is written when a run finishes, whoever finishes it
+RESET ROLE;
+CREATE TABLE entries (entry_id uuid PRIMARY KEY, analysis jsonb);
+INSERT INTO entries (entry_id) VALUES ('e0000000-0000-4000-8000-000000000001'), ('e0000000-0000-4000-8000-000000000002');
+CREATE FUNCTION write_entry(run jsonb) RETURNS void LANGUAGE sql AS
+    $$UPDATE regress_spar.entries SET analysis = run -> 'result' WHERE entry_id::text = run ->> 'subject_id'$$;
+SELECT run_tracker.on_finish('spar', 'write_entry(jsonb)') IS NOT NULL AS registered;
+SELECT secret FROM run_tracker.create_callback_key('regress_spar', 'secret', 'It is a secret, do not tell it');
+:as_alice
+INSERT INTO spar_runs (run_id, journal_entry_id) VALUES
+    ('10000000-0000-4000-8000-00000000001a', 'e0000000-0000-4000-8000-000000000001'),
+    ('10000000-0000-4000-8000-00000000001b', 'e0000000-0000-4000-8000-000000000002');
+UPDATE spar_runs SET status = 'completed', quality_score = 0.5 WHERE run_id = '10000000-0000-4000-8000-00000000001b' RETURNING status;
+RESET ROLE;
+SELECT run_tracker.callback_secret('{"runId": "10000000-0000-4000-8000-00000000001a", "status": "processing", "plan": ["p"], "stepResults": [1]}',
+                                   'It is a secret, do not tell it') ->> 'outcome' AS outcome;
+SELECT status, plan, step_results FROM spar_runs WHERE run_id = '10000000-0000-4000-8000-00000000001a';
+SELECT run_tracker.callback_secret('{"runId": "10000000-0000-4000-8000-00000000001a", "status": "completed", "stepResults": [1, 2], "reflections": ["r"],
+    "metrics": {"ms": 7}, "results": {"quality_score": 8.5, "competencies": ["c"], "recommendations": ["do"], "insights": {"calm": true}}}',
+                                   'It is a secret, do not tell it') ->> 'outcome' AS outcome;
+:as_alice
+SELECT status, plan, step_results, reflections, quality_score, competencies, recommendations, insights, completed_at IS NOT NULL AS completed
+FROM spar_runs WHERE run_id = '10000000-0000-4000-8000-00000000001a';
+UPDATE spar_runs SET step_results = step_results || '[3]' WHERE run_id = '10000000-0000-4000-8000-00000000001a' RETURNING step_results;
+RESET ROLE;
+SELECT * FROM entries ORDER BY entry_id;
+SELECT run_tracker.drop_on_finish(kind_or_lifecycle => 'spar', function => 'write_entry(jsonb)');
+DELETE FROM run_tracker.callbacks;
+DELETE FROM run_tracker.callback_keys WHERE name = 'regress_spar';
+DROP FUNCTION write_entry(jsonb);
+DROP TABLE entries;
+
+-- what nobody calls back for times out after 60 seconds, as the worker does it
+CALL pg_temp.forget();
+:as_alice
+INSERT INTO spar_runs (run_id) VALUES ('10000000-0000-4000-8000-00000000001c');
+RESET ROLE;
+SELECT run_tracker.expire_runs(now => created_at + interval '59 seconds') AS early, run_tracker.expire_runs(now => created_at + interval '61 seconds') AS late
+FROM spar_runs;
+:as_alice
+SELECT status, error_message IS NOT NULL AS explained, processing_duration_ms >= 0 AS measured, completed_at IS NOT NULL AS completed FROM spar_runs;
+UPDATE spar_runs SET status = 'pending' RETURNING run_id, status, error_message, completed_at;
 
 RESET ROLE;
 CALL pg_temp.forget();
