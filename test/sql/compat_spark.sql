@@ -154,6 +154,14 @@ RETURNING user_id = :'alice' AS own, created_at > '2026-01-01' AS created;
 INSERT INTO spark_token_usage (id, tokens_used, created_at) VALUES ('2b000000-0000-4000-8000-00000000000a', 99999, '2001-01-01') RETURNING user_id = :'alice' AS own, created_at > '2026-01-01' AS created;
 -- what was used is recorded whatever the quota says
 INSERT INTO spark_token_usage (tokens_used) VALUES (2) RETURNING tokens_used;
+-- what a task had used before it was retried is that task's
+RESET ROLE;
+INSERT INTO run_tracker.usage_records (user_id, source, requests, total_tokens) VALUES (:'alice', 'retry', 0, 0), (:'alice', 'reservation', 0, 0);
+:as_alice
+SELECT tokens_used FROM spark_token_usage ORDER BY tokens_used;
+RESET ROLE;
+DELETE FROM run_tracker.usage_records WHERE source IN ('retry', 'reservation');
+:as_alice
 SELECT jsonb_pretty(spark_quotas());
 SELECT source, requests, total_tokens, endpoint FROM run_tracker.usage_records ORDER BY total_tokens;
 SELECT run_tracker.log_request('10000000-0000-4000-8000-00000000000a', 'function:y') IS NOT NULL AS logged, run_tracker.record_usage(tokens => 1) IS NOT NULL AS recorded;
