@@ -271,7 +271,17 @@ UPDATE spark_build_jobs SET status = 'queued' WHERE job_id = '4d000000-0000-4000
 EXECUTE take('w4');
 SELECT right(run_id::text, 1) AS job FROM run_tracker.claim_runs('w5', 10, 'build');
 CALL pg_temp.try($$UPDATE spark_build_jobs SET status = 'done'$$);
+-- a job that is only touched stays alive, and is not written
+RESET ROLE;
+UPDATE run_tracker.open_runs SET last_activity_at = now() - interval '9 minutes' WHERE run_id = '4d000000-0000-4000-8000-00000000000c';
+SELECT updated_at AS written FROM spark_build_jobs WHERE worker_id = 'w4' \gset
+:as_service
+UPDATE spark_build_jobs SET status = status WHERE worker_id = 'w4';
+SELECT last_activity_at > now() - interval '8 minutes' AS alive FROM run_tracker.open_runs WHERE run_id = '4d000000-0000-4000-8000-00000000000c';
+UPDATE spark_build_jobs SET updated_at = now() WHERE worker_id = 'w4' RETURNING updated_at = :'written' AS unchanged;
+SELECT last_activity_at > now() - interval '8 minutes' AS alive FROM run_tracker.open_runs WHERE run_id = '4d000000-0000-4000-8000-00000000000c';
 UPDATE spark_build_jobs SET status = 'completed', result = '{"url": "x"}' WHERE worker_id = 'w4' RETURNING status, result, completed_at >= started_at AS ended, attempts;
+UPDATE spark_build_jobs SET updated_at = now() WHERE worker_id = 'w4' RETURNING status;
 -- nobody else's
 :as_bob
 UPDATE spark_build_jobs SET worker_id = 'mallory';
