@@ -444,6 +444,9 @@ BEGIN
                           -- the table need not keep the key of the view unique
                           AND (k.is_key OR c.who = 'key' AND c.reads = 'r.' || c.target
                                            AND NOT run_tracker.compat_is_unique(application, types, rel.relation))));
+        -- somebody else may have been quicker, and CREATE OR REPLACE leaves the owner as it is
+        PERFORM run_tracker.compat_require_free(application, schema, 'view', rel.relation);
+        PERFORM run_tracker.compat_require_free(application, schema, 'function', rel.relation || '_write');
         IF is_new THEN
             PERFORM run_tracker.compat_grant(view);
         END IF;
@@ -474,6 +477,7 @@ BEGIN
                 PERFORM run_tracker.compat_grant(view);
             END IF;
         END IF;
+        PERFORM run_tracker.compat_require_free(application, schema, fun.kind, fun.name);
         made := made || view;
     END LOOP;
     RETURN made;

@@ -13,7 +13,12 @@ AS $relations$
             RAISE EXCEPTION 'column "messages" of view "%" must not be null', TG_TABLE_NAME
                 USING ERRCODE = 'not_null_violation', COLUMN = 'messages', TABLE = TG_TABLE_NAME, SCHEMA = TG_TABLE_SCHEMA;
         END IF;$$,
-     $$        PERFORM run_tracker.write_messages(old.id, old.messages, new.messages);$$,
+     $$        -- it may be deleted meanwhile: then there is nothing to update
+        PERFORM FROM run_tracker.runs r WHERE r.run_id = old.id FOR KEY SHARE;
+        IF NOT FOUND THEN
+            RETURN NULL;
+        END IF;
+        PERFORM run_tracker.write_messages(old.id, old.messages, new.messages);$$,
      'Conversations: runs of lifecycle conversation. messages || array appends at the same cost in WAL however long the conversation is; any other array edits it.'),
     ('ai_tasks', 'tasks',
      -- not a join: the newest tasks of a user are found without looking at all conversations

@@ -165,6 +165,16 @@ find_frame(Oid relid)
 	return innermost;
 }
 
+/* Columns may have been renamed since. */
+static bool
+takes_types(SPIPlanPtr plan, int nargs, const Oid *types)
+{
+	for (int i = 0; i < nargs; i++)
+		if (SPI_getargtypeid(plan, i) != types[i])
+			return false;
+	return true;
+}
+
 /* The plan of a query on the view.  The caller is connected to SPI. */
 static SPIPlanPtr
 prepare(Oid relid, const char *sql, int nargs, Oid *types)
@@ -181,7 +191,7 @@ prepare(Oid relid, const char *sql, int nargs, Oid *types)
 		view_plans = hash_create("run_tracker queries on views", 32, &ctl, HASH_ELEM | HASH_BLOBS);
 	}
 	entry = hash_search(view_plans, &key, HASH_FIND, NULL);
-	if (entry && strcmp(entry->sql, sql) == 0)
+	if (entry && strcmp(entry->sql, sql) == 0 && takes_types(entry->plan, nargs, types))
 		return entry->plan;
 	plan = SPI_prepare(sql, nargs, types);
 	if (plan == NULL)

@@ -48,7 +48,7 @@ PG_FUNCTION_INFO_V1(run_tracker_import_table);
 
 /* what a piece has at most; it may be more bytes by one row */
 #define PIECE_ROWS	8192
-#define PIECE_BYTES (16 * 1024 * 1024)
+#define PIECE_BYTES ((Size) 16 * 1024 * 1024)
 
 /* into how many parts one is divided that fails: the more, the fewer rows are inserted in vain */
 #define PARTS 16

@@ -18,6 +18,9 @@
  * would be locked whose other conditions are not met.  There the triggers of the view find
  * out and raise 40001.
  *
+ * A conversation that a statement neither shows nor looks at is not read for it: appending to
+ * it costs the same however long it is.
+ *
  * Memory: what the hook adds lives with the query.
  *
  *-------------------------------------------------------------------------
@@ -29,6 +32,7 @@
 #include "catalog/pg_class_d.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_trigger.h"
+#include "catalog/pg_type_d.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
@@ -40,6 +44,8 @@
 #include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/fmgrprotos.h"
 #include "utils/array.h"
 #include "utils/lsyscache.h"
 #include "utils/rls.h"
@@ -412,6 +418,115 @@ add_row_lock(Query *query, RangeTblEntry *target)
 	view->hasForUpdate = true;
 }
 
+/* References to a column of a range table entry. */
+typedef struct References
+{
+	Index rti;
+	AttrNumber att;
+	Index level;
+	int count;
+} References;
+
+/* Count them, those to the whole row included. */
+static bool
+count_references(Node *node, References *refs)
+{
+	bool result;
+
+	if (node == NULL)
+		return false;
+	if (IsA(node, Var))
+	{
+		Var *var = (Var *) node;
+
+		if (var->varno == refs->rti && var->varlevelsup == refs->level &&
+			(var->varattno == refs->att || var->varattno == InvalidAttrNumber))
+			refs->count++;
+		return false;
+	}
+	if (!IsA(node, Query))
+		return expression_tree_walker(node, count_references, refs);
+	refs->level++;
+	result = query_tree_walker((Query *) node, count_references, refs, 0);
+	refs->level--;
+	return result;
+}
+
+/*
+ * Does an UPDATE or DELETE use an array for nothing but to pass it to the trigger, as it is
+ * or with something appended by ||?
+ */
+static bool
+only_appends(const Query *query, Index source, AttrNumber att)
+{
+	References all = {source, att, 0, 0};
+	References returned = {query->resultRelation, att, 0, 0};
+	int expected = 1; /* the whole row, for OLD */
+	ListCell *cell;
+
+	foreach(cell, query->targetList)
+	{
+		TargetEntry *entry = lfirst_node(TargetEntry, cell);
+		Node *expr = (Node *) entry->expr;
+
+		if (entry->resjunk || entry->resno != att)
+			continue;
+		for (;;)
+		{
+			if (IsA(expr, OpExpr) && get_opcode(((OpExpr *) expr)->opno) == F_JSONB_CONCAT)
+				expr = linitial(((OpExpr *) expr)->args);
+			else if (IsA(expr, CoalesceExpr)) /* it is never null */
+				expr = linitial(((CoalesceExpr *) expr)->args);
+			else
+				break;
+		}
+		if (!IsA(expr, Var))
+			return false;
+		expected = 2;
+	}
+	(void) query_tree_walker((Query *) query, count_references, &all, 0);
+	(void) expression_tree_walker((Node *) query->returningList, count_references, &returned);
+	return all.count == expected && returned.count == 0;
+}
+
+/*
+ * Let an empty array stand for one that is only appended to: the trigger writes what comes
+ * after what was there, and that is the same then.
+ */
+static void
+skip_arrays(Query *query, RangeTblEntry *target)
+{
+	Index source = find_source(query);
+	RangeTblEntry *rte = source == 0 ? NULL : rt_fetch(source, query->rtable);
+	Relation rel;
+	RtView description;
+	bool is_ours;
+	ListCell *cell;
+
+	if (rte == NULL || rte->rtekind != RTE_SUBQUERY)
+		return;
+	rel = relation_open(target->relid, NoLock);
+	is_ours = rt_view_describe(&description, rel);
+	relation_close(rel, NoLock);
+	if (!is_ours)
+		return;
+	foreach(cell, rte->subquery->targetList)
+	{
+		TargetEntry *entry = lfirst_node(TargetEntry, cell);
+		Var *var = (Var *) entry->expr;
+		RangeTblEntry *computed;
+
+		if (entry->resjunk || !IsA(var, Var) || var->varlevelsup > 0 || var->vartype != JSONBOID)
+			continue;
+		computed = rt_fetch(var->varno, rte->subquery->rtable);
+		if (is_computed(computed) && only_appends(query, source, entry->resno))
+			list_nth_node(TargetEntry, computed->subquery->targetList, var->varattno - 1)->expr =
+				(Expr *) makeConst(JSONBOID, -1, InvalidOid, -1,
+								   DirectFunctionCall1(jsonb_in, CStringGetDatum("[]")), false,
+								   false);
+	}
+}
+
 /* What a query and those in its WITH need before they are planned. */
 static void
 prepare_query(Query *query)
@@ -427,7 +542,10 @@ prepare_query(Query *query)
 			if (query->commandType == CMD_INSERT)
 				accept_conflict_target(query, target);
 			else if (query->commandType == CMD_UPDATE || query->commandType == CMD_DELETE)
+			{
 				add_row_lock(query, target);
+				skip_arrays(query, target);
+			}
 		}
 	}
 	if (query->hasModifyingCTE)

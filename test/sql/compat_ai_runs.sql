@@ -220,7 +220,49 @@ SELECT * FROM pg_temp.scans($$DELETE FROM ai_tasks WHERE run_id = '20000000-0000
 
 RESET enable_seqscan;
 
+-- a conversation is read only by statements that show it or look at it: appending costs the same at any length
+RESET ROLE;
+CREATE FUNCTION pg_temp.reads_messages(query text) RETURNS boolean
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    plan json;
+BEGIN
+    EXECUTE 'EXPLAIN (FORMAT JSON) ' || query INTO plan;
+    RETURN plan::text LIKE '%"messages"%';
+END
+$$;
+:as_alice
+SELECT query, pg_temp.reads_messages(query) FROM unnest(ARRAY[
+    $$UPDATE ai_runs SET messages = messages || '[]'$$,
+    $$UPDATE ai_runs SET messages = messages || '[]' || '{}', settings = '{}' WHERE name = 'x' RETURNING id, message_count$$,
+    $$WITH w AS (UPDATE ai_runs SET messages = messages || '[]' RETURNING 1) SELECT count(*) FROM w$$,
+    $$UPDATE ai_runs SET messages = COALESCE(messages, '[]') || '[]'$$,
+    $$UPDATE ai_runs SET name = 'x'$$,
+    $$DELETE FROM ai_runs RETURNING name$$,
+    $$UPDATE ai_runs SET messages = messages || '[]' RETURNING messages$$,
+    $$UPDATE ai_runs SET messages = messages || '[]' RETURNING ai_runs$$,
+    $$UPDATE ai_runs SET messages = messages || '[]' WHERE jsonb_array_length(messages) > 1$$,
+    $$UPDATE ai_runs SET messages = messages || messages$$,
+    $$UPDATE ai_runs SET messages = '[]' || messages$$,
+    $$UPDATE ai_runs SET messages = messages - 1$$,
+    $$UPDATE ai_runs SET messages = messages || '[]', message_count = jsonb_array_length(messages)$$,
+    $$UPDATE ai_runs SET name = 'x' RETURNING (SELECT messages -> 0)$$,
+    $$DELETE FROM ai_runs WHERE messages = '[]'$$,
+    $$DELETE FROM ai_runs RETURNING *$$]) AS query;
+INSERT INTO ai_runs (id, messages) VALUES ('10000000-0000-4000-8000-0000000000aa', '[{"role": "user", "content": "1"}]');
+PREPARE append (jsonb) AS UPDATE ai_runs SET messages = messages || $1 WHERE id = '10000000-0000-4000-8000-0000000000aa' RETURNING message_count;
+EXECUTE append('[{"role": "user", "content": "2"}, {"role": "user", "content": "3"}]');
+EXECUTE append('{"role": "user", "content": "4"}');
+EXECUTE append('[]');
+CALL pg_temp.try($$EXECUTE append('[{"content": "5"}]')$$);
+CALL pg_temp.try($$EXECUTE append(NULL)$$);
+UPDATE ai_runs SET name = 'Numbers', messages = messages || '[{"role": "user", "content": "5"}]' WHERE id = '10000000-0000-4000-8000-0000000000aa' RETURNING name, messages;
+SELECT jsonb_path_query_array(messages, '$[*].content') FROM ai_runs WHERE id = '10000000-0000-4000-8000-0000000000aa';
+DELETE FROM ai_runs WHERE id = '10000000-0000-4000-8000-0000000000aa';
+
 -- ids of users that are no uuids
+RESET ROLE;
 SELECT run_tracker.drop_compat('ai_runs', 'regress_chat');
 SELECT run_tracker.create_compat('ai_runs', 'regress_chat', '{"user_id": "text"}');
 :as_alice

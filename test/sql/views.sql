@@ -246,7 +246,7 @@ BEGIN
     by_key := false;
     FOR line IN EXECUTE 'EXPLAIN (COSTS OFF) ' || statement LOOP
         locks := locks OR line ~ 'LockRows';
-        by_key := by_key OR locks AND line ~ 'run_id = ';
+        by_key := by_key OR locks AND line ~ 'run_id';
     END LOOP;
 END
 $$;
