@@ -187,6 +187,7 @@ DECLARE
     fixed_names text;
     changed text;
     transition text;
+    touched text;
     piece text;
     statements text[] := '{}';
     whose text[];
@@ -241,6 +242,9 @@ BEGIN
     SELECT format(E'\n        IF NOT service AND new.%1$I <> result.%1$I THEN\n            UPDATE run_tracker.%2$I AS r SET %3$I = %4$s WHERE %5$s;\n        END IF;',
                   c.name, v.base, c.target, c.writes, made_row)
     INTO transition FROM run_tracker.compat_columns($1, $2) c WHERE c.relation = $3 AND c.who = 'status';
+    SELECT format(E'\n            IF new.%1$I IS DISTINCT FROM old.%1$I THEN\n                -- is ignored, but says that the run is being worked on\n                PERFORM run_tracker.heartbeat_run(r.run_id) FROM run_tracker.runs r\n                WHERE %2$s AND r.finished_at IS NULL AND (service OR r.user_id = run_tracker.current_user_id());\n            END IF;',
+                  c.name, same_row)
+    INTO touched FROM run_tracker.compat_columns($1, $2) c WHERE c.relation = $3 AND v.base = 'runs' AND c.target = 'updated_at';
 
     RETURN format($trigger$
 DECLARE
@@ -264,7 +268,7 @@ BEGIN
         END IF;%s
         IF %s THEN
             %s
-        ELSE
+        ELSE%s
             -- who changes nothing waits for nobody
             SELECT %s INTO result FROM run_tracker.%I r WHERE %s;
         END IF;
@@ -295,7 +299,7 @@ $trigger$,
         fixed, fixed_names, E'\n' || v.before_update, COALESCE(changed, 'false'),
         CASE WHEN statements[3] = statements[4] THEN statements[3]
              ELSE format(E'IF service THEN\n        %s\n        ELSE\n        %s\n        END IF;', statements[3], statements[4]) END,
-        row_key, v.base, same_row, v.base, same_row, E'\n' || v.after_update, row_read, v.base, made_row);
+        touched, row_key, v.base, same_row, v.base, same_row, E'\n' || v.after_update, row_read, v.base, made_row);
 END
 $function$;
 COMMENT ON FUNCTION run_tracker.compat_trigger(text, jsonb, text) IS

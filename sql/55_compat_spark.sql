@@ -45,7 +45,7 @@ $piece$        UPDATE run_tracker.sessions s SET metadata = s.metadata WHERE s.s
         ('spark_user_profiles', 'accounts', NULL, '{user_id}'::text[], false, NULL, NULL),
         ('spark_sessions', 'sessions', 'r.closed_at IS NULL', '{session_id}'::text[], false, NULL,
          'Sessions that are not closed. INSERT opens one if the user may have one more (RT004); any UPDATE keeps it active, which it is for run_tracker.session_timeout; DELETE removes it with its deltas.'),
-        ('spark_token_usage', 'usage_records', 'r.source <> ''request''', '{id}', false,
+        ('spark_token_usage', 'usage_records', 'r.source IN (''call'', ''reservation'')', '{id}', false,
 $piece$        IF new.tokens_used IS NULL THEN
             RAISE EXCEPTION 'null value in column "tokens_used" of view "%"', TG_TABLE_NAME
                 USING ERRCODE = 'not_null_violation', TABLE = TG_TABLE_NAME, SCHEMA = TG_TABLE_SCHEMA, COLUMN = 'tokens_used';

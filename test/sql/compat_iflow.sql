@@ -241,6 +241,17 @@ CALL pg_temp.plans();
 RESET enable_seqscan;
 RESET enable_bitmapscan;
 
+-- jobs that nothing happens to, as the worker ends them; those that wait for somebody are left
+RESET ROLE;
+RESET request.jwt.claims;
+CALL pg_temp.forget();
+INSERT INTO iflow_jobs (job_id, platform) VALUES ('4e000000-0000-4000-8000-00000000000a', 'stuck'), ('4e000000-0000-4000-8000-00000000000b', 'waits');
+UPDATE iflow_jobs SET status = 'processing', progress = 40, current_step = 'parse';
+UPDATE iflow_jobs SET status = 'documentation_ready' WHERE platform = 'waits';
+SELECT run_tracker.expire_runs(now => clock_timestamp() + interval '601 seconds') AS expired;
+SELECT platform, status, progress, error_message IS NOT NULL AS explained, completed_at IS NOT NULL AS completed FROM iflow_jobs ORDER BY platform;
+UPDATE iflow_jobs SET status = 'pending' WHERE platform = 'stuck' RETURNING status, progress, current_step, error_message, completed_at;
+
 RESET ROLE;
 RESET TimeZone;
 CALL pg_temp.forget();

@@ -154,6 +154,14 @@ RETURNING user_id = :'alice' AS own, created_at > '2026-01-01' AS created;
 INSERT INTO spark_token_usage (id, tokens_used, created_at) VALUES ('2b000000-0000-4000-8000-00000000000a', 99999, '2001-01-01') RETURNING user_id = :'alice' AS own, created_at > '2026-01-01' AS created;
 -- what was used is recorded whatever the quota says
 INSERT INTO spark_token_usage (tokens_used) VALUES (2) RETURNING tokens_used;
+-- what a task had used before it was retried is that task's
+RESET ROLE;
+INSERT INTO run_tracker.usage_records (user_id, source, requests, total_tokens) VALUES (:'alice', 'retry', 0, 0), (:'alice', 'reservation', 0, 0);
+:as_alice
+SELECT tokens_used FROM spark_token_usage ORDER BY tokens_used;
+RESET ROLE;
+DELETE FROM run_tracker.usage_records WHERE source IN ('retry', 'reservation');
+:as_alice
 SELECT jsonb_pretty(spark_quotas());
 SELECT source, requests, total_tokens, endpoint FROM run_tracker.usage_records ORDER BY total_tokens;
 SELECT run_tracker.log_request('10000000-0000-4000-8000-00000000000a', 'function:y') IS NOT NULL AS logged, run_tracker.record_usage(tokens => 1) IS NOT NULL AS recorded;
@@ -263,7 +271,17 @@ UPDATE spark_build_jobs SET status = 'queued' WHERE job_id = '4d000000-0000-4000
 EXECUTE take('w4');
 SELECT right(run_id::text, 1) AS job FROM run_tracker.claim_runs('w5', 10, 'build');
 CALL pg_temp.try($$UPDATE spark_build_jobs SET status = 'done'$$);
+-- a job that is only touched stays alive, and is not written
+RESET ROLE;
+UPDATE run_tracker.open_runs SET last_activity_at = now() - interval '9 minutes' WHERE run_id = '4d000000-0000-4000-8000-00000000000c';
+SELECT updated_at AS written FROM spark_build_jobs WHERE worker_id = 'w4' \gset
+:as_service
+UPDATE spark_build_jobs SET status = status WHERE worker_id = 'w4';
+SELECT last_activity_at > now() - interval '8 minutes' AS alive FROM run_tracker.open_runs WHERE run_id = '4d000000-0000-4000-8000-00000000000c';
+UPDATE spark_build_jobs SET updated_at = now() WHERE worker_id = 'w4' RETURNING updated_at = :'written' AS unchanged;
+SELECT last_activity_at > now() - interval '8 minutes' AS alive FROM run_tracker.open_runs WHERE run_id = '4d000000-0000-4000-8000-00000000000c';
 UPDATE spark_build_jobs SET status = 'completed', result = '{"url": "x"}' WHERE worker_id = 'w4' RETURNING status, result, completed_at >= started_at AS ended, attempts;
+UPDATE spark_build_jobs SET updated_at = now() WHERE worker_id = 'w4' RETURNING status;
 -- nobody else's
 :as_bob
 UPDATE spark_build_jobs SET worker_id = 'mallory';

@@ -291,6 +291,19 @@ SELECT count(*) FROM pg_temp.policies();
 CALL pg_temp.try($$SELECT run_tracker.create_compat('spar', 'regress_workflow2', public_rows => true)$$);
 DROP SCHEMA regress_workflow2;
 
+-- an execution that nothing happens to, as the worker ends it
+CALL pg_temp.forget();
+:as_alice
+INSERT INTO workflow_executions (workflow_id) VALUES ('silent');
+RESET ROLE;
+SELECT run_tracker.expire_runs(now => created_at + interval '599 seconds') AS early, run_tracker.expire_runs(now => created_at + interval '601 seconds') AS late
+FROM workflow_executions;
+:as_alice
+SELECT status, error IS NOT NULL AS explained, completed_at IS NOT NULL AS completed FROM workflow_executions;
+CALL pg_temp.try($$UPDATE workflow_executions SET status = 'completed'$$);
+UPDATE workflow_executions SET status = 'running' RETURNING status, error, completed_at;
+RESET ROLE;
+
 CALL pg_temp.forget();
 RESET search_path;
 SELECT unnest(run_tracker.drop_compat('workflow', 'regress_workflow'));

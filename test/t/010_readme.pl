@@ -61,7 +61,9 @@ is($node->safe_psql('postgres', 'SELECT count(*) FROM run_tracker.check_totals()
 
 $node->safe_psql('postgres', 'CREATE DATABASE guides');
 $node->safe_psql('guides', 'CREATE EXTENSION run_tracker');
-for my $guide (sort glob 'docs/*.md')
+my @guides = sort glob 'docs/*.md';
+isnt(scalar @guides, 0, 'there are guides');
+for my $guide (@guides)
 {
 	run_file($guide, 'guides');
 }
