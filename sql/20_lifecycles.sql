@@ -96,11 +96,11 @@ BEGIN
         "documentation_ready": {"phase": "waiting", "next": ["generating", "completed", "failed"]},
         "generating":          {"phase": "active", "next": ["completed", "failed"]},
         "completed":           {"phase": "succeeded"},
-        "failed":              {"phase": "failed", "next": ["pending"]}}}'),
+        "failed":              {"phase": "failed", "next": ["pending", "completed"]}}}'),
     ('workflow', '{"initial": "running", "timeout": "10 minutes", "states": {
         "running":   {"phase": "active", "next": ["completed", "failed", "cancelled"]},
         "completed": {"phase": "succeeded"},
-        "failed":    {"phase": "failed", "next": ["running"]},
+        "failed":    {"phase": "failed", "next": ["running", "completed"]},
         "cancelled": {"phase": "cancelled", "next": ["running"]}}}'),
     ('build', '{"initial": "queued", "timeout": "10 minutes", "states": {
         "queued":    {"phase": "queued", "timeout": null, "next": ["building", "cancelled", "failed"]},

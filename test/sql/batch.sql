@@ -156,7 +156,7 @@ SELECT task_count, open_task_count, total_tokens, total_cost FROM run_tracker.ru
 -- again: nothing changes
 SELECT run_tracker.complete_tasks('[{"task_id": "018f0001-0000-7000-8000-000000000003"}, {"task_id": "018f0001-0000-7000-8000-000000000001", "cost": 7}]') AS changed, run_tracker.complete_tasks('[]') AS none;
 -- a late result is taken where the lifecycle has it, otherwise all is refused; each error names the first task in the array that it is about
-SELECT run_tracker.create_tasks(:a, '[{"task_id": "018f0001-0000-7000-8000-000000000021"}, {"task_id": "018f0001-0000-7000-8000-000000000022", "lifecycle": "workflow"}, {"task_id": "018f0001-0000-7000-8000-000000000023"}, {"task_id": "018f0001-0000-7000-8000-000000000024"}]') \g /dev/null
+SELECT run_tracker.create_tasks(:a, '[{"task_id": "018f0001-0000-7000-8000-000000000021"}, {"task_id": "018f0001-0000-7000-8000-000000000022", "lifecycle": "build"}, {"task_id": "018f0001-0000-7000-8000-000000000023"}, {"task_id": "018f0001-0000-7000-8000-000000000024"}]') \g /dev/null
 SELECT run_tracker.fail_task('018f0001-0000-7000-8000-000000000021', 'late'), run_tracker.fail_task('018f0001-0000-7000-8000-000000000022', 'never');
 CALL pg_temp.try($$SELECT run_tracker.complete_tasks('[{"task_id": "018f0001-0000-7000-8000-000000000023"}, {"task_id": "018f0001-0000-7000-8000-000000000022"}, {"task_id": "018f0001-0000-7000-8000-0000000000ff"}]')$$);
 SELECT run_tracker.complete_tasks('[{"task_id": "018f0001-0000-7000-8000-000000000021", "response": "here it is"}]') AS changed;

@@ -68,7 +68,7 @@ RETURNING status, result, error, created_at > '2026-01-01' AS created, completed
 SELECT from_status, to_status FROM run_tracker.transitions WHERE run_id = :x3 ORDER BY seq;
 UPDATE workflow_executions SET error = 'step 2: timeout', result = '[]', execution_time_seconds = 7, completed_at = '2001-01-01' WHERE execution_id = :x3
 RETURNING status, error, result, execution_time_seconds < 7 AS measured, completed_at >= created_at AS completed;
-CALL pg_temp.try($$UPDATE workflow_executions SET status = 'completed' WHERE execution_id = '10000000-0000-4000-8000-000000000003'$$);
+CALL pg_temp.try($$UPDATE workflow_executions SET status = 'cancelled' WHERE execution_id = '10000000-0000-4000-8000-000000000003'$$);
 -- another attempt begins without the outcome of the first
 UPDATE workflow_executions SET status = 'running' WHERE execution_id = :x3 RETURNING status, error, result, completed_at, execution_time_seconds;
 UPDATE workflow_executions SET status = 'cancelled' WHERE execution_id = :x3 RETURNING status, completed_at IS NOT NULL AS completed, execution_time_seconds >= 0 AS measured;
@@ -300,8 +300,10 @@ SELECT run_tracker.expire_runs(now => created_at + interval '599 seconds') AS ea
 FROM workflow_executions;
 :as_alice
 SELECT status, error IS NOT NULL AS explained, completed_at IS NOT NULL AS completed FROM workflow_executions;
-CALL pg_temp.try($$UPDATE workflow_executions SET status = 'completed'$$);
-UPDATE workflow_executions SET status = 'running' RETURNING status, error, completed_at;
+CALL pg_temp.try($$UPDATE workflow_executions SET status = 'cancelled'$$);
+-- it had only taken long: the result is taken, and nothing follows it
+UPDATE workflow_executions SET status = 'completed', result = '[{"step_id": "s1", "content": "late"}]' RETURNING status, result, error;
+CALL pg_temp.try($$UPDATE workflow_executions SET status = 'running'$$);
 RESET ROLE;
 
 CALL pg_temp.forget();
