@@ -85,7 +85,7 @@ rt_elapsed_ms(TimestampTz from, TimestampTz to)
 	if (TIMESTAMP_NOT_FINITE(from) || TIMESTAMP_NOT_FINITE(to) || to <= from)
 		return 0;
 	/* the whole range of timestamps is longer than that of intervals */
-	return (uint64) (to - from) / 1000;
+	return ((uint64) to - (uint64) from) / 1000;
 }
 
 /* A uuid as a C string, palloc'd, for messages. */
