@@ -1,4 +1,3 @@
-
 -- Copying the rows of tables that applications had of their own.
 
 CREATE FUNCTION run_tracker.import_cast(name text, from_type oid, to_type text) RETURNS text
