@@ -1,4 +1,3 @@
-
 -- INSERT ... ON CONFLICT into views of applications.
 
 CREATE FUNCTION run_tracker.resolve_conflict(view regclass, new record, repeatable boolean DEFAULT false) RETURNS record
