@@ -55,7 +55,7 @@ AS $$
             '{has_policy,revoke_all,create_compat,drop_compat,compat_grant,compat_check,compat_columns,compat_delete,compat_extras,compat_id,compat_id_types,
               compat_indexes,compat_is_unique,compat_key,compat_list,compat_mark,compat_objects,compat_public_rows,compat_relations,
               import_cast,import_columns,import_id_types,import_targets,import_before,import_after,import_statements,
-              compat_require_free,compat_trigger,compat_types,compat_view,compat_writes,
+              compat_require_free,compat_require_application,compat_trigger,compat_types,compat_view,compat_writes,
               compat_spar_relations,compat_spar_columns,compat_spar_extras,
               compat_ai_runs_relations,compat_ai_runs_columns,compat_ai_runs_extras,compat_response,compat_total,
               conversation_query,

@@ -328,7 +328,7 @@ LANGUAGE sql IMMUTABLE STRICT SET search_path = pg_catalog, pg_temp
 AS $$ SELECT format(' (create_compat: %s)', application) $$;
 COMMENT ON FUNCTION run_tracker.compat_mark(text) IS 'Internal: how comments of views and functions of create_compat() end.';
 
-CREATE FUNCTION run_tracker.compat_check(application text, schema regnamespace) RETURNS void
+CREATE FUNCTION run_tracker.compat_require_application(application text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
@@ -336,7 +336,17 @@ BEGIN
         RAISE EXCEPTION 'unknown application'
             USING ERRCODE = 'invalid_parameter_value', DETAIL = format('The application is %s.', quote_nullable(left(application, 100))),
                   HINT = 'Applications are spar, iflow, ai_runs, spark and workflow.';
-    ELSIF schema IS NULL OR NOT EXISTS (SELECT FROM pg_namespace n WHERE n.oid = schema) THEN
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION run_tracker.compat_require_application(text) IS 'Internal: 22023 unless it is the name of an application.';
+
+CREATE FUNCTION run_tracker.compat_check(application text, schema regnamespace) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM run_tracker.compat_require_application(application);
+    IF schema IS NULL OR NOT EXISTS (SELECT FROM pg_namespace n WHERE n.oid = schema) THEN
         RAISE EXCEPTION 'argument "schema" must name a schema' USING ERRCODE = 'invalid_parameter_value';
     ELSIF schema = 'run_tracker'::regnamespace OR schema = 'information_schema'::regnamespace OR schema::text LIKE 'pg\_%'
           -- the end of a function, and what is replaced in definitions

@@ -106,11 +106,8 @@ DECLARE
     made text;
     fits text;
 BEGIN
-    IF application IS NULL OR NOT application = ANY ('{spar,iflow,ai_runs,spark,workflow}') THEN
-        RAISE EXCEPTION 'unknown application'
-            USING ERRCODE = 'invalid_parameter_value', DETAIL = format('The application is %s.', quote_nullable(left(application, 100))),
-                  HINT = 'Applications are spar, iflow, ai_runs, spark and workflow.';
-    ELSIF kind IS NULL THEN
+    PERFORM run_tracker.compat_require_application(application);
+    IF kind IS NULL THEN
         RAISE EXCEPTION 'argument "source" must name a table' USING ERRCODE = 'invalid_parameter_value';
     ELSIF kind NOT IN ('r', 'p', 'm', 'f', 'v') THEN
         RAISE EXCEPTION '"%" is not a table', source

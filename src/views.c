@@ -361,48 +361,35 @@ may_lock(const Query *query, RangeTblEntry *rte, CmdType command)
 	return may_lock_visible_rows(relid, role);
 }
 
-/* The table of a view of an application, if conditions give the whole key; else InvalidOid. */
-static Oid
-pinned_table(Oid relid, Node *quals, Index source)
+/* Do conditions give the whole key of a view? */
+static bool
+pins_key(Node *quals, Index source, const RtView *view)
 {
-	Relation rel = relation_open(relid, NoLock);
-	Oid result = InvalidOid;
-	RtView view;
-
-	if (rt_view_describe(&view, rel))
-	{
-		result = get_relname_relid(view.table, get_namespace_oid(RT_SCHEMA, false));
-		for (int k = 0; k < view.nkeys; k++)
-			if (!pin_column(quals, source, view.keys[k]))
-				result = InvalidOid;
-	}
-	relation_close(rel, NoLock);
-	return result;
+	for (int k = 0; k < view->nkeys; k++)
+		if (!pin_column(quals, source, view->keys[k]))
+			return false;
+	return true;
 }
 
 /* UPDATE or DELETE of a row of a view of an application: lock the row of its table. */
 static void
-add_row_lock(Query *query, RangeTblEntry *target)
+add_row_lock(Query *query, Index source, const RtView *description)
 {
-	Index source = find_source(query);
-	Query *view;
-	RangeTblEntry *rte;
+	RangeTblEntry *rte = rt_fetch(source, query->rtable);
+	Query *view = rte->subquery;
 	RowMarkClause *mark;
 	Index rti;
 	Oid table;
 
-	if (source == 0)
-		return;
-	rte = rt_fetch(source, query->rtable);
 	/* security_barrier may keep the condition above the lock */
-	if (rte->rtekind != RTE_SUBQUERY || rte->security_barrier)
+	if (rte->security_barrier)
 		return;
-	view = rte->subquery;
 	rti = only_table(view);
-	if (rti == 0 || !writes_row(query, view, rti))
+	if (rti == 0 || !writes_row(query, view, rti) ||
+		!pins_key(query->jointree->quals, source, description))
 		return;
 	rte = rt_fetch(rti, view->rtable);
-	table = pinned_table(target->relid, query->jointree->quals, source);
+	table = get_relname_relid(description->table, get_namespace_oid(RT_SCHEMA, false));
 	if (!OidIsValid(table) || rte->relid != table || !may_lock(view, rte, query->commandType))
 		return;
 
@@ -494,22 +481,11 @@ only_appends(const Query *query, Index source, AttrNumber att)
  * after what was there, and that is the same then.
  */
 static void
-skip_arrays(Query *query, RangeTblEntry *target)
+skip_arrays(Query *query, Index source)
 {
-	Index source = find_source(query);
-	RangeTblEntry *rte = source == 0 ? NULL : rt_fetch(source, query->rtable);
-	Relation rel;
-	RtView description;
-	bool is_ours;
+	RangeTblEntry *rte = rt_fetch(source, query->rtable);
 	ListCell *cell;
 
-	if (rte == NULL || rte->rtekind != RTE_SUBQUERY)
-		return;
-	rel = relation_open(target->relid, NoLock);
-	is_ours = rt_view_describe(&description, rel);
-	relation_close(rel, NoLock);
-	if (!is_ours)
-		return;
 	foreach(cell, rte->subquery->targetList)
 	{
 		TargetEntry *entry = lfirst_node(TargetEntry, cell);
@@ -527,6 +503,25 @@ skip_arrays(Query *query, RangeTblEntry *target)
 	}
 }
 
+/* UPDATE or DELETE of a view, if it is one of an application. */
+static void
+prepare_change(Query *query, RangeTblEntry *target)
+{
+	Index source = find_source(query);
+	Relation rel;
+	RtView view;
+
+	if (source == 0 || rt_fetch(source, query->rtable)->rtekind != RTE_SUBQUERY)
+		return;
+	rel = relation_open(target->relid, NoLock);
+	if (rt_view_describe(&view, rel))
+	{
+		add_row_lock(query, source, &view);
+		skip_arrays(query, source);
+	}
+	relation_close(rel, NoLock);
+}
+
 /* What a query and those in its WITH need before they are planned. */
 static void
 prepare_query(Query *query)
@@ -542,10 +537,7 @@ prepare_query(Query *query)
 			if (query->commandType == CMD_INSERT)
 				accept_conflict_target(query, target);
 			else if (query->commandType == CMD_UPDATE || query->commandType == CMD_DELETE)
-			{
-				add_row_lock(query, target);
-				skip_arrays(query, target);
-			}
+				prepare_change(query, target);
 		}
 	}
 	if (query->hasModifyingCTE)

@@ -316,6 +316,7 @@ DELETE FROM spar_runs WHERE run_id = :two RETURNING right(run_id::text, 1) AS ru
 RESET ROLE;
 DELETE FROM run_tracker.runs WHERE lifecycle = 'spar';
 SET client_min_messages = warning;
+SELECT cardinality(run_tracker.drop_compat('spar', 'regress_views')) > 0 AS dropped;
 DROP SCHEMA regress_views CASCADE;
 DROP OWNED BY regress_views_client, regress_views_reader, regress_views_service;
 DROP ROLE regress_views_client, regress_views_reader, regress_views_service;
